@@ -1,0 +1,28 @@
+//! The values of Meridian: identities, keys, timestamps, positions, placement, consistency and errors.
+//!
+//! This crate knows what the words of the database mean and how they compare; it does no I/O, reads no
+//! clock and starts no task. Every other crate depends on it, it depends on none of them.
+
+mod consistency;
+mod error;
+mod ids;
+mod key;
+mod limits;
+mod placement;
+mod position;
+mod receipt;
+mod request_id;
+mod timestamp;
+mod token;
+
+pub use consistency::Consistency;
+pub use error::{Error, Fate, Reason, Result};
+pub use ids::{NodeId, RegionId, ShardId, TableId, ZoneId};
+pub use key::{BadRange, KeyRange, KeySpan};
+pub use limits::Limits;
+pub use placement::{BadPlacement, Placement};
+pub use position::{LeaderId, LogId};
+pub use receipt::Receipt;
+pub use request_id::RequestId;
+pub use timestamp::{Interval, Timestamp};
+pub use token::{BadToken, CausalityToken};
