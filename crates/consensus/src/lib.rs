@@ -1,1 +1,44 @@
-//! placeholder
+//! One Raft group over openraft: sequencing, leases, read points, closed timestamps and the peer transport.
+//!
+//! This crate alone knows openraft, and what may be said to a client on the strength of a log: which stamp an
+//! entry gets, when leadership is proven, up to where a replica may answer alone. What the entries mean is the
+//! business of the [`StateMachine`] that is passed in.
+//!
+//! * [`sequencer`]: stamps (rules S1-S6), entries in flight (I1-I3) and closing (C1-C6), as a pure core.
+//! * [`lease`]: quorum-acknowledged instants and the lease (R1-R6).
+//! * [`safe_time`]: what a replica may serve by itself (C2, C4, C5).
+//! * [`replica`]: one group on one node, the shell around all of these.
+//! * [`peers`], [`network`], [`service`], [`gossip`]: what goes between nodes.
+//! * [`log_store`], [`apply`], [`config`]: the bindings to openraft.
+
+pub mod apply;
+pub mod codec;
+pub mod config;
+#[cfg(test)]
+mod conformance;
+mod error;
+pub mod gossip;
+mod leadership;
+pub mod lease;
+mod log_cache;
+pub mod log_store;
+pub mod network;
+pub mod peers;
+mod raft_types;
+pub mod replica;
+pub mod replicas;
+pub mod safe_time;
+pub mod sequencer;
+pub mod service;
+mod snapshot;
+mod status;
+
+pub use apply::{StateMachine, Undecodable};
+pub use config::RaftTiming;
+pub use error::{ConsensusError, NotLeader};
+pub use gossip::Gossip;
+pub use peers::{PeerAddress, Peers};
+pub use raft_types::Member;
+pub use replica::{Commit, Replica, ReplicaOptions, ServeTimes};
+pub use replicas::Replicas;
+pub use status::{ReplicaStatus, Role};

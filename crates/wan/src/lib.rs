@@ -1,1 +1,25 @@
-//! placeholder
+//! Emulated wide-area networks: topologies with their RTT matrices, and real TCP links that behave like them.
+//!
+//! This crate alone knows what distance costs: how long a byte takes between two places of a topology, what the
+//! fastest possible write is with a given placement, and how to make loopback connections as slow, narrow or broken
+//! as the network that they stand for. Servers do not know that it exists: the delay sits in the path between their
+//! sockets.
+
+pub mod control;
+
+mod control_client;
+mod faults;
+mod floor;
+mod link;
+mod path;
+mod place;
+mod presets;
+mod topology;
+mod wan;
+
+pub use control_client::{ControlError, WanControl};
+pub use faults::{Fault, TopologyError};
+pub use floor::{floor_read, floor_write, quorum_rtt};
+pub use place::{BadPlace, Endpoint, Place};
+pub use topology::{NodeSpec, RegionSpec, RttSpec, Shard0Spec, Topology};
+pub use wan::{DirectionStatus, LinkStatus, Wan, WanError};

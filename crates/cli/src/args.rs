@@ -1,0 +1,107 @@
+//! The command line as a whole: options of every command, and the list of commands.
+
+use crate::commands::{export, import, kv, link, status, table, transfer};
+use crate::exit;
+use crate::output::Format;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A database for data that must be right everywhere at once.
+///
+/// Writes are committed globally and carry timestamps that agree with real time; each read chooses how fresh it must
+/// be and is told how fresh it was.
+#[derive(Debug, clap::Parser)]
+#[command(name = "meridian", version, after_help = EXAMPLES, after_long_help = long_help())]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options of every command that talks to a cluster.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Cluster and output")]
+pub(crate) struct Global {
+    /// Nodes to talk to, host:port; the nearest that answers is used.
+    #[arg(long, global = true, value_name = "HOST:PORT,..", value_delimiter = ',', env = "MERIDIAN_GATEWAY")]
+    #[arg(default_value = "127.0.0.1:26600")]
+    pub(crate) gateway: Vec<String>,
+    /// The cluster.json of a running cluster; takes the place of --gateway.
+    #[arg(long, global = true, value_name = "FILE", env = "MERIDIAN_CLUSTER")]
+    pub(crate) cluster: Option<PathBuf>,
+    /// The region to act from: its nodes come first.
+    #[arg(long, global = true, value_name = "REGION", env = "MERIDIAN_REGION")]
+    pub(crate) region: Option<String>,
+    /// How long one request may take, retries included.
+    #[arg(long, global = true, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
+    pub(crate) timeout: Duration,
+    /// How results are printed.
+    #[arg(long, global = true, value_enum, default_value_t = Format::Human)]
+    pub(crate) format: Format,
+}
+
+/// What to do. Each variant is one file in `commands/`.
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Command {
+    /// Create, list, describe and drop tables.
+    Table(table::Args),
+    /// Read and write keys.
+    Kv(kv::Args),
+    /// Load a CSV or JSON file into a table.
+    Import(import::Args),
+    /// Write a table to a file, as it was at one instant.
+    Export(export::Args),
+    /// Show nodes, clocks, round trips and shards.
+    Status(status::Args),
+    /// Move a shard's leadership to another node.
+    Transfer(transfer::Args),
+    /// Break, delay and heal the emulated links of a development cluster.
+    Link(link::Args),
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  meridian table create cities --placement global:us-east
+  meridian kv put cities lisbon 545000
+  meridian kv get cities lisbon --consistency bounded:500ms --receipt
+  meridian kv scan cities --prefix li --format json
+  meridian status";
+
+fn long_help() -> String {
+    format!("{EXAMPLES}\n\n{}", exit::HELP)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::{CommandFactory as _, Parser as _};
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn global_options_may_follow_the_command() {
+        let cli = Cli::try_parse_from(["meridian", "status", "--gateway", "a:1,b:2", "--format", "json"]).unwrap();
+        assert_eq!(cli.global.gateway, ["a:1", "b:2"]);
+        assert_eq!(cli.global.format, Format::Json);
+        assert_eq!(cli.global.timeout, Duration::from_secs(10));
+    }
+
+    #[test]
+    fn every_example_of_the_help_parses() {
+        for line in EXAMPLES.lines().skip(1) {
+            Cli::try_parse_from(line.split_whitespace()).unwrap_or_else(|e| panic!("{line}: {e}"));
+        }
+    }
+
+    #[test]
+    fn mistakes_are_usage_errors() {
+        for line in ["meridian", "meridian launch", "meridian kv get t", "meridian --timeout soon status"] {
+            let error = Cli::try_parse_from(line.split(' ')).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{line}");
+        }
+    }
+}

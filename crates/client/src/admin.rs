@@ -1,0 +1,82 @@
+//! Tables and the cluster: typed arguments, the API's own messages as results.
+//!
+//! These calls carry no request id. They are repeated after a refusal that did nothing, never after a lost answer.
+
+use crate::attempts::Operation;
+use crate::client::REPLY_BYTES_MAX;
+use crate::{Client, Error};
+use bytes::Bytes;
+use meridian_proto::v1::cluster_client::ClusterClient;
+use meridian_proto::v1::tables_client::TablesClient;
+use meridian_proto::v1::{self as pb};
+use meridian_types::{Error as Cause, NodeId, Placement, Reason, ShardId};
+use tonic::transport::Channel;
+
+impl Client {
+    /// Creates a table, split into shards at `split_keys` (sorted, distinct); returns when its shards have leaders.
+    pub async fn create_table(
+        &self,
+        name: &str,
+        placement: &Placement,
+        split_keys: Vec<Bytes>,
+    ) -> Result<pb::Table, Error> {
+        let placement = Some(meridian_wire::placement::encode(placement));
+        let request = pb::CreateTableRequest { name: name.to_owned(), placement, split_keys };
+        let send = |c, r| async move { tables(c).create_table(r).await };
+        let (reply, attempts) = self.call(Operation::Once, request, send).await?;
+        described(reply.table, attempts)
+    }
+
+    /// All tables.
+    pub async fn list_tables(&self) -> Result<Vec<pb::Table>, Error> {
+        let send = |c, r| async move { tables(c).list_tables(r).await };
+        let (reply, _) = self.call(Operation::Read, pb::ListTablesRequest {}, send).await?;
+        Ok(reply.tables)
+    }
+
+    /// One table, its shards and their replicas.
+    pub async fn describe_table(&self, name: &str) -> Result<pb::Table, Error> {
+        let request = pb::DescribeTableRequest { name: name.to_owned() };
+        let send = |c, r| async move { tables(c).describe_table(r).await };
+        let (reply, attempts) = self.call(Operation::Read, request, send).await?;
+        described(reply.table, attempts)
+    }
+
+    /// Drops a table and all its data.
+    pub async fn drop_table(&self, name: &str) -> Result<(), Error> {
+        let request = pb::DropTableRequest { name: name.to_owned() };
+        let send = |c, r| async move { tables(c).drop_table(r).await };
+        self.call(Operation::Once, request, send).await?;
+        Ok(())
+    }
+
+    /// The cluster as the gateway sees it; with `local_only` the gateway itself, without asking other nodes.
+    pub async fn status(&self, local_only: bool) -> Result<pb::GetStatusReply, Error> {
+        let send = |c, r| async move { cluster(c).get_status(r).await };
+        let (reply, _) = self.call(Operation::Read, pb::GetStatusRequest { local_only }, send).await?;
+        Ok(reply)
+    }
+
+    /// Moves a shard's leadership to another of its voters.
+    pub async fn transfer_leader(&self, shard: ShardId, to: NodeId) -> Result<(), Error> {
+        let request = pb::TransferLeaderRequest { shard: shard.0, to: to.0 };
+        let send = |c, r| async move { cluster(c).transfer_leader(r).await };
+        self.call(Operation::Once, request, send).await?;
+        Ok(())
+    }
+}
+
+fn described(table: Option<pb::Table>, attempts: u32) -> Result<pb::Table, Error> {
+    table.ok_or_else(|| {
+        let cause = Cause::new(Reason::Internal, "the gateway's reply describes no table; compare versions");
+        Error { cause, request_id: None, attempts }
+    })
+}
+
+fn tables(channel: Channel) -> TablesClient<Channel> {
+    TablesClient::new(channel).max_decoding_message_size(REPLY_BYTES_MAX)
+}
+
+fn cluster(channel: Channel) -> ClusterClient<Channel> {
+    ClusterClient::new(channel).max_decoding_message_size(REPLY_BYTES_MAX)
+}

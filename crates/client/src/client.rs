@@ -1,0 +1,118 @@
+//! One connection to a cluster, and the loop that every call goes through.
+
+use crate::attempts::{Attempts, Operation};
+use crate::gateways::Gateways;
+use crate::{ClientConfig, Error, Session};
+use meridian_types::{Error as Cause, Reason, RegionId};
+use meridian_wire::status::{Effect, from_status, is_answer};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, sleep, timeout};
+use tonic::transport::Channel;
+use tonic::{Request, Response, Status};
+
+/// Largest reply that is accepted, in bytes: well above a full page of a scan with its row headers.
+pub(crate) const REPLY_BYTES_MAX: usize = 16 << 20;
+
+/// A client of one cluster. Cheap to clone; clones share connections.
+#[derive(Clone, Debug)]
+pub struct Client {
+    config: Arc<ClientConfig>,
+    gateways: Arc<Gateways>,
+}
+
+impl Client {
+    /// Finds the nearest gateway: one in the client's own region if it was named, else the one that answers fastest.
+    /// The others are kept in the order of their distance, to fall back on.
+    ///
+    /// Errors: [`Reason::BadRequest`] when an address is malformed, [`Reason::NoQuorum`] when no gateway answers
+    /// within `connect_timeout`.
+    pub async fn connect(config: ClientConfig) -> Result<Self, Error> {
+        let gateways = Gateways::connect(&config).await?;
+        Ok(Self { config: Arc::new(config), gateways })
+    }
+
+    /// A new session: a causality token that has seen nothing, and request ids of its own.
+    pub fn session(&self) -> Session {
+        Session::new(self.clone())
+    }
+
+    /// Address and region of the gateway that the next operation goes to.
+    pub fn gateway(&self) -> (&str, Option<&RegionId>) {
+        self.gateways.nearest()
+    }
+
+    /// Sends `message` until an answer is final, no retry is safe, or time is up. Every attempt sends the same bytes.
+    /// Returns the reply and the number of attempts.
+    ///
+    /// Errors: see [`Attempts`]; the fate covers all attempts.
+    pub(crate) async fn call<M, R, F>(
+        &self,
+        operation: Operation,
+        message: M,
+        send: impl Fn(Channel, Request<M>) -> F,
+    ) -> Result<(R, u32), Error>
+    where
+        M: Clone,
+        F: Future<Output = Result<Response<R>, Status>>,
+    {
+        let deadline = Instant::now() + self.config.request_deadline;
+        let mut attempts = Attempts::new(operation);
+        let mut pauses = self.config.retry.pauses();
+        let mut gateway = self.gateways.pick(None);
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(attempts.give_up());
+            }
+            let limit = left.min(self.config.retry.attempt_timeout);
+            let mut request = Request::new(message.clone());
+            request.set_timeout(limit);
+            let outcome = timeout(limit, send(self.gateways.channel(gateway), request)).await;
+            let error = match outcome {
+                Ok(Ok(response)) => return Ok((response.into_inner(), attempts.succeed())),
+                Ok(Err(status)) => self.failed(operation, gateway, &status),
+                Err(_) => self.silent(operation, gateway, limit),
+            };
+            tracing::debug!(gateway = self.gateways.address(gateway), %error, "attempt failed");
+            let may_retry = attempts.fail(error);
+            let (true, Some(pause)) = (may_retry, pauses.next()) else {
+                return Err(attempts.give_up());
+            };
+            if pause >= deadline.saturating_duration_since(Instant::now()) {
+                return Err(attempts.give_up());
+            }
+            sleep(pause).await;
+            gateway = self.gateways.pick(Some(gateway));
+        }
+    }
+
+    /// What an attempt's failure means. A status that no Meridian node made says that the way to the gateway broke.
+    fn failed(&self, operation: Operation, gateway: usize, status: &Status) -> Cause {
+        if !is_answer(status) {
+            self.gateways.mark_down(gateway);
+        }
+        let mut cause = from_status(status, effect(operation));
+        if !is_answer(status) {
+            cause.message = format!("gateway {}: {}", self.gateways.address(gateway), cause.message);
+        }
+        cause
+    }
+
+    /// What it means that an attempt was not answered in time.
+    fn silent(&self, operation: Operation, gateway: usize, limit: Duration) -> Cause {
+        self.gateways.mark_down(gateway);
+        let message = format!("gateway {} did not answer within {limit:?}", self.gateways.address(gateway));
+        match effect(operation) {
+            Effect::Read => Cause::new(Reason::NoQuorum, message),
+            Effect::Write => Cause::new(Reason::OutcomeUnknown, message),
+        }
+    }
+}
+
+fn effect(operation: Operation) -> Effect {
+    match operation {
+        Operation::Read => Effect::Read,
+        Operation::Write(_) | Operation::Once => Effect::Write,
+    }
+}

@@ -1,0 +1,77 @@
+//! openraft's own storage suite, run on the RocksDB store; once more for a second group in the same store.
+
+use crate::apply::{ApplyWorker, StateMachine};
+use crate::log_cache::LogCache;
+use crate::log_store::LogStore;
+use crate::raft_types::Raftish;
+use crate::safe_time::SafeTime;
+use crate::snapshot::SnapshotMaker;
+use meridian_proto::internal::v1 as pb;
+use meridian_storage::{DataBatch, StorageError, Store, StoreOptions};
+use meridian_types::{KeyRange, ShardId, TableId, Timestamp};
+use openraft::testing::log::{StoreBuilder, Suite};
+use std::sync::Arc;
+use tempfile::TempDir;
+
+/// A state machine without mutations: the suite only sees blank and membership entries.
+struct Nothing;
+
+impl StateMachine for Nothing {
+    fn apply(
+        &self,
+        _: Timestamp,
+        _: Timestamp,
+        _: &[pb::Mutation],
+        _: &mut DataBatch,
+    ) -> Result<Vec<pb::Outcome>, StorageError> {
+        Ok(Vec::new())
+    }
+
+    fn applied(&self, _: Timestamp) {}
+
+    fn replaced(&self) {}
+}
+
+/// Builds a fresh store and the group `shard` in it; `neighbour` has entries and a vote of its own before that.
+struct Builder {
+    shard: ShardId,
+    neighbour: Option<ShardId>,
+}
+
+impl StoreBuilder<Raftish, LogStore, ApplyWorker, TempDir> for Builder {
+    async fn build(&self) -> Result<(TempDir, LogStore, ApplyWorker), openraft::StorageError<Raftish>> {
+        let dir = TempDir::new().unwrap();
+        let store = Store::open(dir.path(), StoreOptions::default()).unwrap();
+        if let Some(neighbour) = self.neighbour {
+            let log = store.raft.shard(neighbour);
+            log.append(&[(0, "a".into()), (1, "b".into())], Box::new(|r| r.unwrap())).unwrap();
+            log.save_vote("vote".into()).await.unwrap();
+        }
+        let log = LogStore::open(store.raft.shard(self.shard), Timestamp::ZERO).unwrap();
+        // The suite applies entries that it never appended: nothing to wait for.
+        let synced = Arc::new(LogCache::new(u64::MAX, Timestamp::ZERO));
+        let snapshots = SnapshotMaker::new(self.shard, TableId(1), KeyRange::all(), store.clone());
+        let safe = Arc::new(SafeTime::new(Timestamp::ZERO));
+        let (worker, _) =
+            ApplyWorker::open(self.shard, store.data, Arc::new(Nothing), synced, safe, snapshots).unwrap();
+        Ok((dir, log, worker))
+    }
+}
+
+fn run(builder: Builder) {
+    // The suite brings its own runtime and wants an async function that starts it.
+    let suite = std::thread::spawn(move || {
+        tokio::runtime::Runtime::new().unwrap().block_on(Suite::test_all(builder)).unwrap();
+    });
+    suite.join().unwrap();
+}
+
+#[test]
+fn the_store_passes_openrafts_suite() {
+    run(Builder { shard: ShardId(7), neighbour: None });
+}
+
+#[test]
+fn the_store_passes_it_next_to_another_group() {
+    run(Builder { shard: ShardId(7), neighbour: Some(ShardId(6)) });
+}

@@ -1,0 +1,215 @@
+//! What every node tells every other one, all the time: closed timestamps, clock readings, round trips.
+//!
+//! One stream per ordered pair of nodes, one message per interval for all shards. A message is a full state, so
+//! losing, doubling or reordering messages is harmless (rule C4): nothing is ever implied by what is missing.
+
+use crate::peers::{Class, Peers};
+use crate::replicas::Replicas;
+use crate::sequencer::Closed;
+use meridian_clock::{Clock, Exchange, Mono, PeerClocks};
+use meridian_proto::internal::v1 as pb;
+use meridian_proto::internal::v1::peer_client::PeerClient;
+use meridian_types::{Interval, LeaderId, NodeId, ShardId, Timestamp};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+/// Time between two messages: the part of staleness that is not the speed of light.
+pub const PUBLISH_INTERVAL: Duration = Duration::from_millis(20);
+/// Time between looks at the list of nodes, and pause before a broken stream is opened again.
+const PEERS_INTERVAL: Duration = Duration::from_millis(250);
+/// Round trips remembered per peer; the smallest is reported.
+const RTTS_KEPT: usize = 64;
+/// Messages sent and not answered that are remembered.
+const SENT_KEPT: usize = 1_024;
+
+#[derive(Default)]
+struct Peer {
+    sent: VecDeque<(u64, Mono, Interval)>,
+    rtts: VecDeque<Duration>,
+}
+
+struct Inner {
+    replicas: Replicas,
+    peers: Peers,
+    clock: Clock,
+    state: Mutex<BTreeMap<NodeId, Peer>>,
+    clocks: Mutex<PeerClocks>,
+}
+
+/// The gossip of one node. Clones share it.
+#[derive(Clone)]
+pub struct Gossip {
+    inner: Arc<Inner>,
+}
+
+impl Gossip {
+    /// For this node's replicas.
+    pub fn new(replicas: Replicas, peers: Peers, clock: Clock) -> Self {
+        let inner =
+            Inner { replicas, peers, clock, state: Mutex::default(), clocks: Mutex::new(PeerClocks::default()) };
+        Self { inner: Arc::new(inner) }
+    }
+
+    fn state(&self) -> MutexGuard<'_, BTreeMap<NodeId, Peer>> {
+        self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The smallest of the recent round trips to a node; `None` until it has answered.
+    pub fn rtt(&self, node: NodeId) -> Option<Duration> {
+        self.state().get(&node)?.rtts.iter().min().copied()
+    }
+
+    /// Publishes until the future is dropped: closes at every interval, and keeps a stream to every node known.
+    pub async fn run(&self) {
+        let (tx, rx) = watch::channel(Arc::new(Vec::new()));
+        let mut streams: BTreeMap<NodeId, tokio::task::AbortHandle> = BTreeMap::new();
+        let mut tasks = JoinSet::new();
+        let mut publish = tokio::time::interval(PUBLISH_INTERVAL);
+        publish.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut look = tokio::time::interval(PEERS_INTERVAL);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = publish.tick() => { tx.send_replace(Arc::new(self.close_all())); }
+                _ = look.tick() => {
+                    let others = self.inner.peers.others();
+                    for (node, _) in &others {
+                        let start = || tasks.spawn(self.clone().keep_stream(*node, rx.clone()));
+                        streams.entry(*node).or_insert_with(start);
+                    }
+                    self.judge_clock(others.len() + 1);
+                }
+            }
+        }
+    }
+
+    fn close_all(&self) -> Vec<pb::ClosedTimestamp> {
+        let closed = |r: Arc<crate::Replica>| r.close().map(|c| closed_to_pb(r.shard(), c));
+        self.inner.replicas.all().into_iter().filter_map(closed).collect()
+    }
+
+    /// A clock that is apart from those of most nodes is not to be trusted (rule W3).
+    fn judge_clock(&self, nodes: usize) {
+        let verdict = {
+            let clocks = self.inner.clocks.lock().unwrap_or_else(PoisonError::into_inner);
+            clocks.judge(nodes, Mono::now())
+        };
+        self.inner.clock.heed(&verdict);
+    }
+
+    async fn keep_stream(self, node: NodeId, rx: watch::Receiver<Arc<Vec<pb::ClosedTimestamp>>>) {
+        loop {
+            if let Err(e) = self.stream(node, rx.clone()).await {
+                tracing::debug!(%node, "gossip stream ended: {e}");
+            }
+            tokio::time::sleep(PEERS_INTERVAL).await;
+        }
+    }
+
+    async fn stream(
+        &self,
+        node: NodeId,
+        mut rx: watch::Receiver<Arc<Vec<pb::ClosedTimestamp>>>,
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        let channel = self.inner.peers.channel(node, Class::Control)?;
+        let (tx, messages) = mpsc::channel(4);
+        let mut client = PeerClient::new(channel);
+        let this = self.clone();
+        let sender = async move {
+            for sequence in 0.. {
+                let Ok(now) = this.inner.clock.reading() else { break };
+                this.sent(node, sequence, now);
+                let message = pb::GossipMessage {
+                    target: Some(this.target(node)),
+                    sequence,
+                    earliest: now.earliest.0,
+                    latest: now.latest.0,
+                    closed: rx.borrow_and_update().as_ref().clone(),
+                };
+                if tx.send(message).await.is_err() || rx.changed().await.is_err() {
+                    break;
+                }
+            }
+        };
+        let receiver = async {
+            let messages = tokio_stream::wrappers::ReceiverStream::new(messages);
+            let mut acks = client.gossip(messages).await?.into_inner();
+            while let Some(ack) = acks.message().await? {
+                self.acknowledged(node, &ack);
+            }
+            Ok(())
+        };
+        tokio::select! {
+            () = sender => Ok(()),
+            ended = receiver => ended,
+        }
+    }
+
+    fn target(&self, to: NodeId) -> pb::Target {
+        let cluster_id = self.inner.replicas.cluster().to_string();
+        pb::Target { cluster_id, from: self.inner.peers.me().0, to: to.0, shard: 0 }
+    }
+
+    fn sent(&self, node: NodeId, sequence: u64, now: Interval) {
+        let mut state = self.state();
+        let peer = state.entry(node).or_default();
+        if sequence == 0 {
+            peer.sent.clear();
+        }
+        peer.sent.push_back((sequence, Mono::now(), now));
+        if peer.sent.len() > SENT_KEPT {
+            peer.sent.pop_front();
+        }
+    }
+
+    fn acknowledged(&self, node: NodeId, ack: &pb::GossipAck) {
+        let Ok(received) = self.inner.clock.reading() else { return };
+        let sent = {
+            let mut state = self.state();
+            let peer = state.entry(node).or_default();
+            while peer.sent.front().is_some_and(|(s, ..)| *s < ack.sequence) {
+                peer.sent.pop_front();
+            }
+            let Some((_, at, sent)) = peer.sent.pop_front().filter(|(s, ..)| *s == ack.sequence) else { return };
+            peer.rtts.push_back(Mono::now().since(at));
+            if peer.rtts.len() > RTTS_KEPT {
+                peer.rtts.pop_front();
+            }
+            sent
+        };
+        let theirs = Interval { earliest: Timestamp(ack.earliest), latest: Timestamp(ack.latest) };
+        let mut clocks = self.inner.clocks.lock().unwrap_or_else(PoisonError::into_inner);
+        clocks.record(node, Exchange { sent, theirs, received, at: Mono::now() });
+    }
+
+    /// Takes in one message of another node, and answers it.
+    ///
+    /// An unreadable clock answers with the widest interval: it disagrees with nobody.
+    pub fn receive(&self, message: &pb::GossipMessage) -> pb::GossipAck {
+        for closed in &message.closed {
+            let Some(leader) = closed.leader else { continue };
+            if let Some(replica) = self.inner.replicas.get(ShardId(closed.shard)) {
+                replica.observe_closed(Closed {
+                    leader: LeaderId { term: leader.term, node: NodeId(leader.node) },
+                    closed: Timestamp(closed.closed),
+                    position: Timestamp(closed.position),
+                });
+            }
+        }
+        let widest = Interval { earliest: Timestamp::ZERO, latest: Timestamp::MAX };
+        let now = self.inner.clock.reading().unwrap_or(widest);
+        pb::GossipAck { sequence: message.sequence, earliest: now.earliest.0, latest: now.latest.0 }
+    }
+}
+
+fn closed_to_pb(shard: ShardId, closed: Closed) -> pb::ClosedTimestamp {
+    pb::ClosedTimestamp {
+        shard: shard.0,
+        leader: Some(pb::LeaderId { term: closed.leader.term, node: closed.leader.node.0 }),
+        closed: closed.closed.0,
+        position: closed.position.0,
+    }
+}

@@ -1,0 +1,366 @@
+//! One leadership of one shard on this node: the shell around the [`Sequencer`].
+//!
+//! A task takes proposals from a bounded queue, as many as are there, packs them into one entry, samples the
+//! clock, stamps, and hands the entry to openraft fenced to the leader id. It never waits for a result: entries
+//! stream, and each entry's completion is awaited by a task of its own.
+
+use crate::codec;
+use crate::error::{ConsensusError, NotLeader};
+use crate::lease::{Moment, QuorumAcks};
+use crate::log_cache::LogCache;
+use crate::raft_types::{Applied, Command, Completion, EntryResponder, Raft, RaftLeaderId, Raftish};
+use crate::safe_time::SafeTime;
+use crate::sequencer::{Closed, Sequencer};
+use meridian_clock::{Clock, Mono};
+use meridian_proto::internal::v1 as pb;
+use meridian_types::{KeySpan, LeaderId, NodeId, ShardId, Timestamp};
+use openraft::errors::ClientWriteError;
+use openraft::raft::ClientWriteResult;
+use prost::Message;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// Proposals that wait to be stamped; more are refused as overload.
+pub(crate) const QUEUE_MAX: usize = 4_096;
+/// Most mutations packed into one entry.
+const BATCH_MUTATIONS_MAX: usize = 256;
+/// Encoded bytes after which no more mutations are packed into an entry.
+const BATCH_BYTES_MAX: usize = 512 << 10;
+/// Pause before a barrier that was refused is stamped again.
+const BARRIER_RETRY: Duration = Duration::from_millis(20);
+
+/// A mutation on its way into the log.
+pub(crate) struct Proposal {
+    pub(crate) mutation: pb::Mutation,
+    pub(crate) span: KeySpan,
+    pub(crate) floor: Timestamp,
+    pub(crate) arrived: Mono,
+    pub(crate) reply: oneshot::Sender<Result<Decision, ConsensusError>>,
+}
+
+/// What became of a proposal, with the instants that it passed.
+pub(crate) struct Decision {
+    pub(crate) outcome: pb::Outcome,
+    pub(crate) arrived: Mono,
+    pub(crate) handed: Mono,
+    pub(crate) synced: Option<Mono>,
+    pub(crate) committed: Option<Mono>,
+    pub(crate) applied: Mono,
+}
+
+/// What a leadership works with; outlives it.
+#[derive(Clone)]
+pub(crate) struct LeaderParts {
+    pub(crate) shard: ShardId,
+    pub(crate) raft: Raft,
+    pub(crate) clock: Clock,
+    pub(crate) cache: Arc<LogCache>,
+    pub(crate) safe: Arc<SafeTime>,
+    pub(crate) acks: Arc<QuorumAcks>,
+    pub(crate) lease: Duration,
+}
+
+/// One leadership, from election to loss.
+pub(crate) struct Leadership {
+    parts: LeaderParts,
+    leader: RaftLeaderId,
+    sequencer: Mutex<Sequencer>,
+    proposals: mpsc::Sender<Proposal>,
+    /// An entry was refused: positions and read points behind it need a barrier (rule C6).
+    barrier_wanted: mpsc::Sender<()>,
+    open: watch::Sender<bool>,
+    /// Set when a transfer starts: no more proposals.
+    paused: watch::Sender<Option<NodeId>>,
+}
+
+impl Leadership {
+    /// Starts stamping under `leader`, above everything in its log.
+    pub(crate) fn start(parts: LeaderParts, leader: RaftLeaderId) -> Arc<Self> {
+        let last = parts.cache.last_stamp().max(parts.safe.applied());
+        let (proposals, queue) = mpsc::channel(QUEUE_MAX);
+        let (barrier_wanted, barriers) = mpsc::channel(1);
+        let this = Arc::new(Self {
+            sequencer: Mutex::new(Sequencer::new(codec::leader_of(&leader), last)),
+            parts,
+            leader,
+            proposals,
+            barrier_wanted,
+            open: watch::Sender::new(false),
+            paused: watch::Sender::new(None),
+        });
+        this.want_barrier();
+        tokio::spawn(run(Arc::downgrade(&this), queue, barriers));
+        this
+    }
+
+    pub(crate) fn leader(&self) -> LeaderId {
+        codec::leader_of(&self.leader)
+    }
+
+    fn sequencer(&self) -> MutexGuard<'_, Sequencer> {
+        let mut s = self.sequencer.lock().unwrap_or_else(PoisonError::into_inner);
+        s.applied(self.parts.safe.applied());
+        s
+    }
+
+    fn want_barrier(&self) {
+        // Full: one is wanted already.
+        let _ = self.barrier_wanted.try_send(());
+    }
+
+    /// Queues a proposal. Refused when the queue is full or a transfer has begun.
+    pub(crate) fn propose(&self, proposal: Proposal) -> Result<(), ConsensusError> {
+        if let Some(to) = *self.paused.borrow() {
+            return Err(NotLeader { hint: Some(to) }.into());
+        }
+        self.proposals.try_send(proposal).map_err(|e| match e {
+            mpsc::error::TrySendError::Full(_) => ConsensusError::Overloaded { limit: QUEUE_MAX },
+            mpsc::error::TrySendError::Closed(_) => NotLeader { hint: None }.into(),
+        })
+    }
+
+    /// The effective membership, as openraft last published it.
+    pub(crate) fn lease_left(&self) -> Option<Duration> {
+        let metrics = self.parts.raft.server_metrics();
+        let metrics = openraft::async_runtime::watch::WatchReceiver::borrow_watched(&metrics).clone();
+        if metrics.vote.leader_id != self.leader || !metrics.vote.committed {
+            return None;
+        }
+        let membership = metrics.membership_config.membership();
+        self.parts.acks.lease_left(self.leader(), membership, self.parts.lease, &self.parts.clock)
+    }
+
+    /// Whether a quorum acknowledged a message of this leadership that was sent at or after `since`.
+    fn acked_since(&self, since: Moment) -> bool {
+        let metrics = self.parts.raft.server_metrics();
+        let metrics = openraft::async_runtime::watch::WatchReceiver::borrow_watched(&metrics).clone();
+        let membership = metrics.membership_config.membership();
+        let now = Moment::now(&self.parts.clock);
+        metrics.vote.leader_id == self.leader
+            && !self.parts.acks.is_revoked(self.leader())
+            && self.parts.clock.is_safe()
+            && self.parts.acks.quorum_acked(self.leader(), membership, now).is_some_and(|a| a.mono >= since.mono)
+    }
+
+    /// Proves that this leadership still held at `since`: by the lease, else by a quorum's answers to something
+    /// sent afterwards. Called *after* what is to be proven was done (R6, C1).
+    pub(crate) async fn prove(&self, since: Moment) -> Result<(), ConsensusError> {
+        if self.lease_left().is_some() {
+            return Ok(());
+        }
+        let mut credits = self.parts.acks.changes();
+        self.parts.raft.trigger().heartbeat().await.map_err(|e| ConsensusError::Stopped(e.to_string()))?;
+        let proven = async {
+            while !self.acked_since(since) {
+                if credits.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        let limit = self.parts.lease * 2;
+        tokio::time::timeout(limit, proven).await.map_err(|_| ConsensusError::NotProven)
+    }
+
+    /// Waits until the barrier is applied: before that nothing is read.
+    pub(crate) async fn wait_open(&self) -> Result<(), ConsensusError> {
+        let mut open = self.open.subscribe();
+        open.wait_for(|open| *open).await.map(|_| ()).map_err(|_| NotLeader { hint: None }.into())
+    }
+
+    /// The stamp up to which this replica, or a follower, must have applied to read `span` linearizably (I1).
+    pub(crate) fn read_point(&self, span: &KeySpan) -> Timestamp {
+        let applied = self.parts.safe.applied();
+        self.sequencer().last_in_flight(span, Timestamp::MAX).map_or(applied, |ts| ts.max(applied))
+    }
+
+    /// The last stamp in flight that a read of `span` at `at` has to wait for.
+    pub(crate) fn in_flight_below(&self, span: &KeySpan, at: Timestamp) -> Option<Timestamp> {
+        self.sequencer().last_in_flight(span, at)
+    }
+
+    /// Closes as much as the clock allows, if the lease proves leadership afterwards. `None`: nothing may be
+    /// closed now.
+    pub(crate) fn close(&self) -> Option<Closed> {
+        let at = Moment::now(&self.parts.clock);
+        // The stamping lock is held over the lease check: promise, position and proof are one step (C2).
+        let mut sequencer = self.sequencer();
+        self.lease_left()?;
+        sequencer.close(at.earliest.prev())
+    }
+
+    /// Closes at least `upto`, which must be past by this node's clock; leadership is proven by a quorum if the
+    /// lease does not.
+    pub(crate) async fn close_upto(&self, upto: Timestamp) -> Result<(), ConsensusError> {
+        self.parts.clock.wait_past(upto).await;
+        if self.close().is_some_and(|c| c.closed >= upto) {
+            return Ok(());
+        }
+        self.wait_open().await?;
+        let at = Moment::now(&self.parts.clock);
+        let closed = self.sequencer().close(at.earliest.prev());
+        self.prove(at).await?;
+        closed.map(|_| ()).ok_or(ConsensusError::NotProven)
+    }
+
+    /// Entries in flight.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.sequencer().in_flight()
+    }
+
+    /// Ends the lease and takes no more proposals: the first steps of a transfer (R4).
+    pub(crate) fn pause(&self, to: NodeId) {
+        self.parts.acks.revoke(self.leader());
+        self.paused.send_replace(Some(to));
+    }
+
+    /// Commits a barrier above every promise made so far; the last step before a transfer.
+    pub(crate) async fn commit_barrier(&self) -> Result<Timestamp, ConsensusError> {
+        let (ts, done) = self.hand_over_barrier().await?;
+        match done.await {
+            Ok(Completion { result: Ok(_), .. }) => Ok(ts),
+            _ => Err(ConsensusError::Lost),
+        }
+    }
+
+    async fn hand_over_barrier(
+        &self,
+    ) -> Result<(Timestamp, oneshot::Receiver<Completion<ClientWriteResult<Raftish>>>), ConsensusError> {
+        let ts = self.sequencer().stamp_barrier(self.parts.clock.now().latest);
+        let body = Some(pb::command::Body::Barrier(pb::command::Barrier {}));
+        let done = self.hand_over(pb::Command { ts: ts.0, body }).await?;
+        Ok((ts, done))
+    }
+
+    /// Hands a stamped entry to openraft, fenced to this leadership (S1).
+    async fn hand_over(
+        &self,
+        command: pb::Command,
+    ) -> Result<oneshot::Receiver<Completion<ClientWriteResult<Raftish>>>, ConsensusError> {
+        let (responder, done) = EntryResponder::new();
+        let write = self.parts.raft.write(Command(Arc::new(command))).responder(responder).with_leader(self.leader);
+        write.await.map_err(|e| ConsensusError::Stopped(e.to_string()))?;
+        Ok(done)
+    }
+
+    /// Stamps a batch and hands it over; results reach the clients by a task of their own.
+    async fn sequence(self: &Arc<Self>, batch: Vec<Proposal>) {
+        let mut span = KeySpan::default();
+        let mut floor = Timestamp::ZERO;
+        let mut waiting = Vec::with_capacity(batch.len());
+        let mut mutations = Vec::with_capacity(batch.len());
+        for proposal in batch {
+            span.extend(proposal.span);
+            floor = floor.max(proposal.floor);
+            waiting.push((proposal.arrived, proposal.reply));
+            mutations.push(proposal.mutation);
+        }
+        // Sampled after the last request of the batch was taken from the queue (S2).
+        let latest = self.parts.clock.now().latest;
+        let ts = self.sequencer().stamp(latest, floor, mutations.len() as u64, span);
+        let body = Some(pb::command::Body::Mutations(pb::Mutations { mutations }));
+        let handed = Mono::now();
+        match self.hand_over(pb::Command { ts: ts.0, body }).await {
+            Ok(done) => {
+                tokio::spawn(complete(self.clone(), done, waiting, handed));
+            }
+            Err(e) => {
+                let why = e.to_string();
+                for (_, reply) in waiting {
+                    let _ = reply.send(Err(ConsensusError::Stopped(why.clone())));
+                }
+            }
+        }
+    }
+}
+
+/// The stamping task of one leadership. Ends when the leadership is dropped.
+async fn run(
+    this: std::sync::Weak<Leadership>,
+    mut queue: mpsc::Receiver<Proposal>,
+    mut barriers: mpsc::Receiver<()>,
+) {
+    loop {
+        tokio::select! {
+            biased;
+            wanted = barriers.recv() => {
+                let (Some(()), Some(this)) = (wanted, this.upgrade()) else { return };
+                barrier(&this).await;
+            }
+            first = queue.recv() => {
+                let (Some(first), Some(this)) = (first, this.upgrade()) else { return };
+                let batch = fill(first, &mut queue);
+                this.sequence(batch).await;
+            }
+        }
+    }
+}
+
+/// Takes what waits in the queue, as much as one entry may hold.
+fn fill(first: Proposal, queue: &mut mpsc::Receiver<Proposal>) -> Vec<Proposal> {
+    let mut bytes = first.mutation.encoded_len();
+    let mut batch = vec![first];
+    while batch.len() < BATCH_MUTATIONS_MAX && bytes < BATCH_BYTES_MAX {
+        let Ok(next) = queue.try_recv() else { break };
+        bytes += next.mutation.encoded_len();
+        batch.push(next);
+    }
+    batch
+}
+
+/// Hands a barrier over and sees to it that it is applied, or that the next one is.
+async fn barrier(this: &Arc<Leadership>) {
+    let Ok((ts, done)) = this.hand_over_barrier().await else { return };
+    let this = this.clone();
+    tokio::spawn(async move {
+        match done.await {
+            Ok(Completion { result: Ok(_), .. }) => {
+                this.parts.safe.wait_applied(ts).await;
+                this.open.send_replace(true);
+                tracing::debug!(shard = %this.parts.shard, leader = %this.leader(), %ts, "barrier applied");
+            }
+            Ok(Completion { result: Err(ClientWriteError::ForwardToLeader(_)), .. }) => {
+                tokio::time::sleep(BARRIER_RETRY).await;
+                this.want_barrier();
+            }
+            // The entry or the group is lost; whoever leads next has its own barrier.
+            Ok(_) | Err(_) => {}
+        }
+    });
+}
+
+/// Waits for an entry's result and answers its clients.
+async fn complete(
+    this: Arc<Leadership>,
+    done: oneshot::Receiver<Completion<ClientWriteResult<Raftish>>>,
+    waiting: Vec<(Mono, oneshot::Sender<Result<Decision, ConsensusError>>)>,
+    handed: Mono,
+) {
+    let completion = done.await;
+    let applied = Mono::now();
+    let fail = |waiting: Vec<(Mono, oneshot::Sender<_>)>, error: &dyn Fn() -> ConsensusError| {
+        for (_, reply) in waiting {
+            let _ = reply.send(Err(error()));
+        }
+    };
+    match completion {
+        Ok(Completion { result: Ok(response), committed_at, index }) => {
+            let Applied::Outcomes(outcomes) = response.data else {
+                return fail(waiting, &|| ConsensusError::Lost);
+            };
+            let synced = index.and_then(|i| this.parts.cache.synced_at(i));
+            for ((arrived, reply), outcome) in waiting.into_iter().zip(outcomes) {
+                let decision = Decision { outcome, arrived, handed, synced, committed: committed_at, applied };
+                let _ = reply.send(Ok(decision));
+            }
+        }
+        Ok(Completion { result: Err(ClientWriteError::ForwardToLeader(forward)), .. }) => {
+            // Refused before it was appended. The stamp is spent, and read points may wait for it: fill it up.
+            this.want_barrier();
+            let hint = forward.leader_id.map(NodeId);
+            fail(waiting, &|| NotLeader { hint }.into());
+        }
+        // Appended, then discarded; or the group has stopped.
+        Ok(_) | Err(_) => fail(waiting, &|| ConsensusError::Lost),
+    }
+}

@@ -1,0 +1,376 @@
+//! The sending side of Raft traffic: openraft's network on tonic.
+//!
+//! * Appends are one long-lived stream per group and follower; a write never waits for another's round trip.
+//! * Every request's send instant is remembered until *that* request is answered, then credited to the follower
+//!   (rule R1). This is what leases and closed timestamps rest on.
+//! * A stream whose oldest request stays unanswered too long is given up: heartbeats have a connection of their
+//!   own and would hide a black-holed log stream for ever.
+
+use crate::codec;
+use crate::lease::{Moment, QuorumAcks};
+use crate::peers::{Class, MESSAGE_BYTES_MAX, NoPeer, Peers};
+use crate::raft_types::{Member, RaftVote, Raftish};
+use crate::snapshot::{SnapshotBundle, remove_dir};
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use futures::{Stream, StreamExt};
+use meridian_clock::{Clock, Mono};
+use meridian_proto::internal::v1 as pb;
+use meridian_proto::internal::v1::raft_client::RaftClient;
+use meridian_types::{LeaderId, NodeId, ShardId};
+use openraft::type_config::alias::SnapshotOf;
+use openraft::base::BoxFuture;
+use openraft::errors::{
+    NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable,
+};
+use openraft::network::{
+    Backoff, NetBackoff, NetSnapshot, NetStreamAppend, NetTransferLeader, NetVote, RPCOption, RPCTypes,
+    RaftNetworkFactory,
+};
+use openraft::raft::{
+    AppendEntriesRequest, SnapshotResponse, StreamAppendError, StreamAppendResult, TransferLeaderError,
+    TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+use openraft::OptionalSend;
+use openraft::type_config::alias::VoteOf;
+use std::collections::VecDeque;
+use std::future::Future;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::io::AsyncReadExt;
+use tonic::transport::Channel;
+
+/// A stream whose oldest request is unanswered for this long is given up.
+const STALL_LIMIT: Duration = Duration::from_secs(2);
+/// Bytes of one snapshot chunk.
+const CHUNK_BYTES: usize = 512 << 10;
+/// Chunks read ahead of the network.
+const CHUNKS_AHEAD: usize = 8;
+
+/// What all connections of one group share.
+#[derive(Clone)]
+pub(crate) struct Network {
+    pub(crate) cluster: Arc<str>,
+    pub(crate) shard: ShardId,
+    pub(crate) peers: Peers,
+    pub(crate) clock: Clock,
+    pub(crate) acks: Arc<QuorumAcks>,
+}
+
+/// One group's way to one peer, for one class of traffic.
+pub(crate) struct PeerLink {
+    network: Network,
+    to: NodeId,
+    class: Class,
+}
+
+impl RaftNetworkFactory<Raftish> for Network {
+    type Network = PeerLink;
+
+    async fn new_client(&mut self, target: u64, _: &Member) -> PeerLink {
+        self.link(target, Class::Log)
+    }
+
+    async fn new_heartbeat_client(&mut self, target: u64, _: &Member) -> PeerLink {
+        self.link(target, Class::Control)
+    }
+
+    async fn new_snapshot_client(&mut self, target: u64, _: &Member) -> PeerLink {
+        self.link(target, Class::Bulk)
+    }
+}
+
+impl Network {
+    fn link(&self, target: u64, class: Class) -> PeerLink {
+        PeerLink { network: self.clone(), to: NodeId(target), class }
+    }
+}
+
+fn unreachable(e: &NoPeer) -> RPCError<Raftish> {
+    RPCError::Unreachable(Unreachable::new(e))
+}
+
+fn network_error(status: &tonic::Status) -> RPCError<Raftish> {
+    match status.code() {
+        tonic::Code::Unavailable => RPCError::Unreachable(Unreachable::from_string(status)),
+        _ => RPCError::Network(NetworkError::from_string(status)),
+    }
+}
+
+fn malformed(e: &codec::Malformed) -> RPCError<Raftish> {
+    RPCError::Network(NetworkError::new(e))
+}
+
+impl PeerLink {
+    fn target(&self) -> pb::Target {
+        let n = &self.network;
+        pb::Target { cluster_id: n.cluster.to_string(), from: n.peers.me().0, to: self.to.0, shard: n.shard.0 }
+    }
+
+    fn client(&self, class: Class) -> Result<RaftClient<Channel>, RPCError<Raftish>> {
+        let channel = self.network.peers.channel(self.to, class).map_err(|e| unreachable(&e))?;
+        Ok(RaftClient::new(channel)
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX))
+    }
+
+    fn stalled(&self) -> RPCError<Raftish> {
+        RPCError::Timeout(Timeout {
+            action: RPCTypes::AppendEntries,
+            id: self.network.peers.me().0,
+            target: self.to.0,
+            timeout: STALL_LIMIT,
+        })
+    }
+
+    async fn ask_vote(&self, rpc: VoteRequest<Raftish>, pre_vote: bool) -> Result<VoteResponse<Raftish>, RPCError<Raftish>> {
+        let request = pb::VoteRequest {
+            target: Some(self.target()),
+            vote: Some(codec::vote_to_pb(&rpc.vote)),
+            last_log_id: rpc.last_log_id.as_ref().map(codec::log_id_to_pb),
+            leadership_transfer: rpc.leadership_transfer,
+            pre_vote,
+        };
+        let reply = self.client(Class::Control)?.vote(request).await.map_err(|e| network_error(&e))?.into_inner();
+        Ok(VoteResponse {
+            vote: codec::vote_from_pb(reply.vote).map_err(|e| malformed(&e))?,
+            vote_granted: reply.granted,
+            last_log_id: codec::opt_log_id_from_pb(reply.last_log_id).map_err(|e| malformed(&e))?,
+        })
+    }
+}
+
+impl NetBackoff<Raftish> for PeerLink {
+    fn backoff(&self) -> Option<Backoff> {
+        None
+    }
+}
+
+impl NetVote<Raftish> for PeerLink {
+    async fn vote(&mut self, rpc: VoteRequest<Raftish>, _: RPCOption) -> Result<VoteResponse<Raftish>, RPCError<Raftish>> {
+        self.ask_vote(rpc, false).await
+    }
+
+    async fn pre_vote(&mut self, rpc: VoteRequest<Raftish>, _: RPCOption) -> Result<VoteResponse<Raftish>, RPCError<Raftish>> {
+        self.ask_vote(rpc, true).await
+    }
+}
+
+impl NetTransferLeader<Raftish> for PeerLink {
+    async fn transfer_leader(
+        &mut self,
+        req: TransferLeaderRequest<Raftish>,
+        _: RPCOption,
+    ) -> Result<TransferLeaderResponse<Raftish>, RPCError<Raftish>> {
+        let request = pb::TransferLeaderRequest {
+            target: Some(self.target()),
+            from_leader: Some(codec::vote_to_pb(req.from_leader())),
+            to_node: *req.to_node_id(),
+            last_log_id: req.last_log_id().map(codec::log_id_to_pb),
+        };
+        let mut client = self.client(Class::Control)?;
+        let reply = client.transfer_leader(request).await.map_err(|e| network_error(&e))?.into_inner();
+        let Some(actual) = reply.vote_changed else { return Ok(Ok(())) };
+        let actual = codec::vote_from_pb(Some(actual)).map_err(|e| malformed(&e))?;
+        Ok(Err(TransferLeaderError::VoteChanged { expected: *req.from_leader(), actual }))
+    }
+}
+
+/// A request that was sent and is not answered yet.
+struct Sent {
+    at: Moment,
+    leader: LeaderId,
+    prev: Option<pb::LogId>,
+}
+
+/// Requests in the order in which they were sent: answers come in the same order.
+#[derive(Clone, Default)]
+struct Unanswered(Arc<Mutex<VecDeque<Sent>>>);
+
+impl Unanswered {
+    fn push(&self, sent: Sent) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push_back(sent);
+    }
+
+    fn pop(&self) -> Option<Sent> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+    }
+
+    fn oldest(&self) -> Option<Mono> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).front().map(|s| s.at.mono)
+    }
+}
+
+type AppendAnswer = Result<StreamAppendResult<Raftish>, RPCError<Raftish>>;
+
+impl NetStreamAppend<Raftish> for PeerLink {
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        _: RPCOption,
+    ) -> BoxFuture<'s, Result<BoxStream<'s, AppendAnswer>, RPCError<Raftish>>>
+    where
+        S: Stream<Item = AppendEntriesRequest<Raftish>> + OptionalSend + Unpin + 'static,
+    {
+        Box::pin(async move {
+            let unanswered = Unanswered::default();
+            let (sent, clock) = (unanswered.clone(), self.network.clock.clone());
+            let mut target = Some(self.target());
+            let requests = input.map(move |request| {
+                let message = append_to_pb(&request, target.take());
+                let leader = codec::leader_of(&request.vote.leader_id);
+                // Sampled before the request can reach the wire: an earlier instant claims less.
+                sent.push(Sent { at: Moment::now(&clock), leader, prev: message.prev });
+                message
+            });
+            let mut client = self.client(self.class)?;
+            // The call itself only returns with the peer's first headers, so its wait is bounded too.
+            let call = tokio::time::timeout(STALL_LIMIT, client.append(requests)).await;
+            let replies = match call {
+                Err(_) => return Err(self.stalled()),
+                Ok(reply) => reply.map_err(|e| network_error(&e))?.into_inner(),
+            };
+            let link: &'s Self = self;
+            let answers = futures::stream::unfold(Some((replies, unanswered)), move |state| async move {
+                let (mut replies, unanswered) = state?;
+                let answer = link.next_answer(&mut replies, &unanswered).await?;
+                let go_on = matches!(answer, Ok(Ok(_)));
+                Some((answer, go_on.then_some((replies, unanswered))))
+            });
+            Ok(answers.boxed())
+        })
+    }
+}
+
+impl PeerLink {
+    /// The next answer of an append stream, credited to the follower. `None`: the stream has ended.
+    async fn next_answer(
+        &self,
+        replies: &mut tonic::Streaming<pb::AppendReply>,
+        unanswered: &Unanswered,
+    ) -> Option<AppendAnswer> {
+        let reply = loop {
+            match tokio::time::timeout(STALL_LIMIT, replies.message()).await {
+                Ok(Ok(reply)) => break reply?,
+                Ok(Err(status)) => return Some(Err(network_error(&status))),
+                Err(_) => {
+                    let stalled = unanswered.oldest().is_some_and(|at| Mono::now().since(at) > STALL_LIMIT);
+                    if stalled {
+                        return Some(Err(self.stalled()));
+                    }
+                }
+            }
+        };
+        let Some(sent) = unanswered.pop() else {
+            return Some(Err(RPCError::Network(NetworkError::from_string("an answer without a request"))));
+        };
+        let answer = append_answer(reply, sent.prev);
+        if let Ok(Ok(_) | Err(StreamAppendError::Conflict(_))) = &answer {
+            // The follower took the message under this leader's vote, so it had promised no higher one when
+            // the request was sent.
+            self.network.acks.credit(sent.leader, self.to, sent.at);
+        }
+        Some(answer)
+    }
+}
+
+fn append_to_pb(request: &AppendEntriesRequest<Raftish>, target: Option<pb::Target>) -> pb::AppendRequest {
+    pb::AppendRequest {
+        target,
+        vote: Some(codec::vote_to_pb(&request.vote)),
+        prev: request.prev_log_id.as_ref().map(codec::log_id_to_pb),
+        entries: request.entries.iter().map(codec::entry_to_pb).collect(),
+        leader_commit: request.leader_commit.as_ref().map(codec::log_id_to_pb),
+    }
+}
+
+fn append_answer(reply: pb::AppendReply, prev: Option<pb::LogId>) -> AppendAnswer {
+    let malformed = |e: codec::Malformed| malformed(&e);
+    match reply.result {
+        Some(pb::append_reply::Result::Matched(m)) => Ok(Ok(codec::opt_log_id_from_pb(m.log_id).map_err(malformed)?)),
+        Some(pb::append_reply::Result::Conflict(at)) => {
+            // openraft wants the log id that was asked for; a follower that names none answers for `prev`.
+            let at = if at.leader.is_some() { Some(at) } else { prev };
+            let at = codec::opt_log_id_from_pb(at).map_err(malformed)?.ok_or(codec::Malformed("conflict"));
+            Ok(Err(StreamAppendError::Conflict(at.map_err(malformed)?)))
+        }
+        Some(pb::append_reply::Result::HigherVote(vote)) => {
+            Ok(Err(StreamAppendError::HigherVote(codec::vote_from_pb(Some(vote)).map_err(malformed)?)))
+        }
+        None => Err(malformed(codec::Malformed("append reply"))),
+    }
+}
+
+impl NetSnapshot<Raftish> for PeerLink {
+    type SnapshotData = SnapshotBundle;
+
+    async fn full_snapshot(
+        &mut self,
+        vote: VoteOf<Raftish>,
+        snapshot: SnapshotOf<Raftish, SnapshotBundle>,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        _: RPCOption,
+    ) -> Result<SnapshotResponse<Raftish>, StreamingError<Raftish>> {
+        let send = self.send_snapshot(vote, snapshot);
+        tokio::select! {
+            reply = send => reply.map_err(|e| StreamingError::Unreachable(Unreachable::from_string(e))),
+            closed = cancel => Err(StreamingError::Closed(closed)),
+        }
+    }
+}
+
+impl PeerLink {
+    async fn send_snapshot(
+        &self,
+        vote: RaftVote,
+        snapshot: SnapshotOf<Raftish, SnapshotBundle>,
+    ) -> io::Result<SnapshotResponse<Raftish>> {
+        let staged = snapshot.snapshot.maker.cut().await?;
+        let header = pb::SnapshotHeader {
+            target: Some(self.target()),
+            vote: Some(codec::vote_to_pb(&vote)),
+            manifest: Some(staged.manifest.clone()),
+        };
+        let (tx, rx) = tokio::sync::mpsc::channel(CHUNKS_AHEAD);
+        let reader = async {
+            let _ = tx.send(pb::SnapshotChunk { part: Some(pb::snapshot_chunk::Part::Header(header)) }).await;
+            for (i, file) in staged.manifest.files.iter().enumerate() {
+                let index = u32::try_from(i).map_err(io::Error::other)?;
+                send_file(&staged.dir.join(&file.name), index, &tx).await?;
+            }
+            drop(tx);
+            io::Result::Ok(())
+        };
+        let call = async {
+            let mut client = self.client(Class::Bulk).map_err(io::Error::other)?;
+            let chunks = tokio_stream::wrappers::ReceiverStream::new(rx);
+            client.install_snapshot(chunks).await.map_err(io::Error::other)
+        };
+        let (read, reply) = tokio::join!(reader, call);
+        remove_dir(&staged.dir)?;
+        read?;
+        let vote = codec::vote_from_pb(reply?.into_inner().vote).map_err(io::Error::other)?;
+        Ok(SnapshotResponse::new(vote))
+    }
+}
+
+async fn send_file(
+    path: &std::path::Path,
+    index: u32,
+    tx: &tokio::sync::mpsc::Sender<pb::SnapshotChunk>,
+) -> io::Result<()> {
+    let mut file = tokio::fs::File::open(path).await?;
+    loop {
+        let mut chunk = Vec::with_capacity(CHUNK_BYTES);
+        if (&mut file).take(CHUNK_BYTES as u64).read_to_end(&mut chunk).await? == 0 {
+            return Ok(());
+        }
+        let crc32c = crc32c::crc32c(&chunk);
+        let data = pb::SnapshotData { file: index, bytes: Bytes::from(chunk), crc32c };
+        if tx.send(pb::SnapshotChunk { part: Some(pb::snapshot_chunk::Part::Data(data)) }).await.is_err() {
+            // The peer has hung up; the call's own error says why.
+            return Ok(());
+        }
+    }
+}

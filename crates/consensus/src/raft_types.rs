@@ -1,0 +1,135 @@
+//! The types that openraft is instantiated with.
+
+use meridian_clock::Mono;
+use meridian_proto::internal::v1 as pb;
+use meridian_types::Timestamp;
+use std::fmt;
+use std::sync::Arc;
+use tokio::sync::oneshot;
+
+/// Meridian's instantiation of openraft.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Raftish;
+
+impl openraft::RaftTypeConfig for Raftish {
+    type D = Command;
+    type R = Applied;
+    type NodeId = u64;
+    type Node = Member;
+    type Term = u64;
+    type LeaderId = openraft::impls::leader_id_adv::LeaderId<u64, u64>;
+    type Vote = openraft::Vote<Self::LeaderId>;
+    type Payload = openraft::EntryPayload<Command, u64, Member>;
+    type Entry = openraft::Entry<Self::LeaderId, Self::Payload>;
+    type Responder<T>
+        = EntryResponder<T>
+    where
+        T: Send + 'static;
+    type Batch<T>
+        = openraft::impls::InlineBatch<T>
+    where
+        T: Send + 'static;
+    type AsyncRuntime = openraft::TokioRuntime;
+    type ErrorSource = openraft::impls::BoxedErrorSource;
+}
+
+/// The Raft handle of one group on this node.
+pub(crate) type Raft = openraft::Raft<Raftish, crate::apply::ApplyWorker>;
+/// A log id as openraft has it.
+pub(crate) type RaftLogId = openraft::type_config::alias::LogIdOf<Raftish>;
+/// A vote as openraft has it.
+pub(crate) type RaftVote = openraft::type_config::alias::VoteOf<Raftish>;
+/// A leader id as openraft has it.
+pub(crate) type RaftLeaderId = openraft::type_config::alias::LeaderIdOf<Raftish>;
+/// A log entry as openraft has it.
+pub(crate) type RaftEntry = openraft::type_config::alias::EntryOf<Raftish>;
+/// What a log entry carries.
+pub(crate) type RaftPayload = openraft::type_config::alias::PayloadOf<Raftish>;
+/// A membership as openraft has it.
+pub(crate) type RaftMembership = openraft::Membership<u64, Member>;
+/// A membership with the log id of the entry that set it.
+pub(crate) type RaftStoredMembership = openraft::type_config::alias::StoredMembershipOf<Raftish>;
+/// A snapshot's position and membership.
+pub(crate) type RaftSnapshotMeta = openraft::type_config::alias::SnapshotMetaOf<Raftish>;
+
+/// A node as a group's membership knows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Member {
+    /// The node's region.
+    pub region: String,
+    /// `host:port` on which its peers reach it.
+    pub address: String,
+}
+
+/// A stamped command. Cheap to clone: every replication stream and the apply path own one.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Command(pub(crate) Arc<pb::Command>);
+
+impl Command {
+    /// The first stamp of the command.
+    pub(crate) fn first_ts(&self) -> Timestamp {
+        Timestamp(self.0.ts)
+    }
+
+    /// The last stamp of the command: it holds one per mutation, and at least one.
+    pub(crate) fn last_ts(&self) -> Timestamp {
+        Timestamp(self.0.ts.saturating_add(self.stamps() - 1))
+    }
+
+    fn stamps(&self) -> u64 {
+        match &self.0.body {
+            Some(pb::command::Body::Mutations(m)) => (m.mutations.len() as u64).max(1),
+            _ => 1,
+        }
+    }
+}
+
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "command at {}", self.0.ts)
+    }
+}
+
+/// What applying one entry came to.
+#[derive(Clone, Debug)]
+pub(crate) enum Applied {
+    /// Blank and membership entries, barriers.
+    Nothing,
+    /// One outcome per mutation, in order.
+    Outcomes(Vec<pb::Outcome>),
+    /// The apply guard (rule S5) refused the entry: its stamp was not above the shard's last one.
+    StaleTimestamp,
+}
+
+/// What the leader learns of an entry that it handed over: the result, when it was committed, and where.
+pub(crate) struct Completion<T> {
+    pub(crate) committed_at: Option<Mono>,
+    pub(crate) index: Option<u64>,
+    pub(crate) result: T,
+}
+
+/// Completes one handed-over entry.
+pub(crate) struct EntryResponder<T> {
+    committed_at: Option<Mono>,
+    index: Option<u64>,
+    tx: oneshot::Sender<Completion<T>>,
+}
+
+impl<T> EntryResponder<T> {
+    pub(crate) fn new() -> (Self, oneshot::Receiver<Completion<T>>) {
+        let (tx, rx) = oneshot::channel();
+        (Self { committed_at: None, index: None, tx }, rx)
+    }
+}
+
+impl<T: Send + 'static> openraft::raft::responder::Responder<Raftish, T> for EntryResponder<T> {
+    fn on_commit(&mut self, log_id: RaftLogId) {
+        self.committed_at = Some(Mono::now());
+        self.index = Some(log_id.index);
+    }
+
+    fn on_complete(self, result: T) {
+        // Nobody waits any more: the client has hung up. The entry stays in flight until applied (rule I2).
+        let _ = self.tx.send(Completion { committed_at: self.committed_at, index: self.index, result });
+    }
+}

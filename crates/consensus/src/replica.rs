@@ -1,0 +1,459 @@
+//! One replica of one shard: a Raft group's member on this node, and what it may answer.
+
+use crate::apply::{ApplyWorker, Position, StateMachine};
+use crate::codec;
+use crate::config::RaftTiming;
+use crate::error::{ConsensusError, NotLeader};
+use crate::leadership::{LeaderParts, Leadership, Proposal};
+use crate::lease::{Moment, QuorumAcks};
+use crate::log_cache::LogCache;
+use crate::log_store::LogStore;
+use crate::network::Network;
+use crate::peers::{PeerAddress, Peers};
+use crate::raft_types::{Member, Raft};
+use crate::safe_time::SafeTime;
+use crate::sequencer::Closed;
+use crate::snapshot::SnapshotMaker;
+use meridian_clock::{Clock, Mono};
+use meridian_proto::internal::v1 as pb;
+use meridian_storage::Store;
+use meridian_types::{KeyRange, KeySpan, NodeId, RegionId, ShardId, TableId, Timestamp};
+use openraft::async_runtime::watch::WatchReceiver;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
+
+/// How far behind its leader a voter may be, in entries, to be handed the leadership.
+const TRANSFER_LAG_MAX: u64 = 64;
+
+/// What a replica is made of.
+pub struct ReplicaOptions {
+    /// The cluster; another one's messages are refused.
+    pub cluster: Arc<str>,
+    /// The shard.
+    pub shard: ShardId,
+    /// The table that the shard belongs to.
+    pub table: TableId,
+    /// The shard's keys.
+    pub range: KeyRange,
+    /// The group's timers, equal on all its members.
+    pub timing: RaftTiming,
+    /// How far clocks may be apart: bounds timestamps from the future (rule S6).
+    pub max_offset: Duration,
+    /// This node's clock.
+    pub clock: Clock,
+    /// The other nodes.
+    pub peers: Peers,
+    /// This node's store.
+    pub store: Store,
+    /// What the entries mean.
+    pub machine: Arc<dyn StateMachine>,
+}
+
+/// Where a mutation's time went at the leader, in nanoseconds; the parts follow one another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ServeTimes {
+    /// Until the entry was stamped and handed over.
+    pub queue: u64,
+    /// Until the leader's log was synced or the entry committed, whichever came first.
+    pub fsync: u64,
+    /// Until the entry was committed.
+    pub quorum: u64,
+    /// Until it was applied.
+    pub apply: u64,
+    /// Everything, arrival to answer.
+    pub total: u64,
+}
+
+/// A mutation's outcome at the leader. It may be revealed only when its timestamp is past (rule W1).
+#[derive(Clone, Debug)]
+pub struct Commit {
+    /// What applying it came to.
+    pub outcome: pb::Outcome,
+    /// Where the time went.
+    pub times: ServeTimes,
+}
+
+/// See the module's documentation.
+pub struct Replica {
+    shard: ShardId,
+    table: TableId,
+    range: KeyRange,
+    timing: RaftTiming,
+    max_offset: Duration,
+    clock: Clock,
+    peers: Peers,
+    raft: Raft,
+    cache: Arc<LogCache>,
+    safe: Arc<SafeTime>,
+    acks: Arc<QuorumAcks>,
+    snapshots: Arc<SnapshotMaker>,
+    position: watch::Receiver<Position>,
+    leadership: Mutex<Option<Arc<Leadership>>>,
+    /// A lease may be promised that this process knows nothing of: no votes, no elections.
+    holding: AtomicBool,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+}
+
+fn stopped(e: impl std::fmt::Display) -> ConsensusError {
+    ConsensusError::Stopped(e.to_string())
+}
+
+impl Replica {
+    /// Opens the replica from what the store has and lets it take part in its group.
+    ///
+    /// A replica that may have voted before waits out the longest lease it may have promised before it votes or
+    /// stands for election (rule R3).
+    pub async fn open(options: ReplicaOptions) -> Result<Arc<Self>, ConsensusError> {
+        let ReplicaOptions { cluster, shard, table, range, timing, max_offset, clock, peers, store, machine } = options;
+        let me = peers.me();
+        let log = store.raft.shard(shard);
+        let state = store.data.view().shard_state(shard)?.unwrap_or_default();
+        let log_store = LogStore::open(log, Timestamp(state.last_ts)).map_err(stopped)?;
+        let pristine = log_store.is_pristine().map_err(stopped)?;
+        let cache = log_store.cache().clone();
+        let safe = Arc::new(SafeTime::new(Timestamp(state.last_ts)));
+        let acks = Arc::new(QuorumAcks::new(me));
+        let snapshots = SnapshotMaker::new(shard, table, range.clone(), store.clone());
+        let (worker, position) =
+            ApplyWorker::open(shard, store.data.clone(), machine, cache.clone(), safe.clone(), snapshots.clone())
+                .map_err(stopped)?;
+        let network =
+            Network { cluster: cluster.clone(), shard, peers: peers.clone(), clock: clock.clone(), acks: acks.clone() };
+        let config = timing.config(&cluster).map_err(stopped)?;
+        let raft = Raft::new(me.0, config, network, log_store, worker).await.map_err(stopped)?;
+        let this = Arc::new(Self {
+            shard,
+            table,
+            range,
+            timing,
+            max_offset,
+            clock,
+            peers,
+            raft,
+            cache,
+            safe,
+            acks,
+            snapshots,
+            position,
+            leadership: Mutex::new(None),
+            holding: AtomicBool::new(!pristine),
+            tasks: Mutex::new(Vec::new()),
+        });
+        let tasks = vec![tokio::spawn(follow_leadership(this.clone())), tokio::spawn(release_hold(this.clone()))];
+        *this.tasks.lock().unwrap_or_else(PoisonError::into_inner) = tasks;
+        Ok(this)
+    }
+
+    /// Forms the group with these voters. Safe to call on several of them with the same voters; does nothing on a
+    /// group that is formed.
+    pub async fn form(&self, voters: BTreeMap<NodeId, Member>) -> Result<(), ConsensusError> {
+        if self.raft.is_initialized().await.map_err(stopped)? {
+            return Ok(());
+        }
+        let voters: BTreeMap<u64, Member> = voters.into_iter().map(|(id, m)| (id.0, m)).collect();
+        match self.raft.initialize(voters).await {
+            Ok(()) => Ok(()),
+            Err(openraft::errors::RaftError::APIError(openraft::errors::InitializeError::NotAllowed(_))) => Ok(()),
+            Err(e) => Err(stopped(e)),
+        }
+    }
+
+    /// Proposes a mutation that touches `span`; its commit timestamp will exceed `floor`. Returns when it is
+    /// applied here; the caller reveals it no earlier than its timestamp is past (rule W1).
+    ///
+    /// Cancel-safe for correctness: an entry that was handed over stays in flight.
+    pub async fn propose(
+        &self,
+        mutation: pb::Mutation,
+        span: KeySpan,
+        floor: Timestamp,
+    ) -> Result<Commit, ConsensusError> {
+        let arrived = Mono::now();
+        self.check_clock(floor)?;
+        let leadership = self.leadership().ok_or_else(|| self.not_leader())?;
+        let (reply, decided) = oneshot::channel();
+        leadership.propose(Proposal { mutation, span, floor, arrived, reply })?;
+        drop(leadership);
+        // Without an answer the stamping task ended before it took the proposal from the queue.
+        let decision = decided.await.map_err(|_| self.not_leader())??;
+        let committed = decision.committed.unwrap_or(decision.applied);
+        let synced = decision.synced.unwrap_or(committed).min(committed).max(decision.handed);
+        let nanos = |from: Mono, to: Mono| u64::try_from(to.since(from).as_nanos()).unwrap_or(u64::MAX);
+        let mut times = ServeTimes {
+            queue: nanos(decision.arrived, decision.handed),
+            fsync: nanos(decision.handed, synced),
+            quorum: nanos(synced, committed),
+            apply: nanos(committed, decision.applied),
+            total: nanos(decision.arrived, Mono::now()),
+        };
+        // The hop back from the completing task belongs to the last part.
+        times.apply += times.total.saturating_sub(times.queue + times.fsync + times.quorum + times.apply);
+        Ok(Commit { outcome: decision.outcome, times })
+    }
+
+    /// At the leader: reads at the newest applied state, linearizably. `read` gets the timestamp to read at and
+    /// is called once; its answer stands only if this function returns `Ok`.
+    pub async fn read_linearizable<T>(
+        &self,
+        span: &KeySpan,
+        read: impl FnOnce(Timestamp) -> T,
+    ) -> Result<(T, Timestamp), ConsensusError> {
+        let (leadership, since) = self.read_start(span).await?;
+        let at = self.safe.applied();
+        let answer = read(at);
+        // Leadership is proven after the data was read (R6).
+        leadership.prove(since).await?;
+        Ok((answer, at))
+    }
+
+    /// At the leader: the stamp up to which a follower must have applied to read `span` linearizably.
+    pub async fn read_index(&self, span: &KeySpan) -> Result<Timestamp, ConsensusError> {
+        let leadership = self.open_leadership().await?;
+        let since = Moment::now(&self.clock);
+        let point = leadership.read_point(span);
+        leadership.prove(since).await?;
+        Ok(point)
+    }
+
+    async fn open_leadership(&self) -> Result<Arc<Leadership>, ConsensusError> {
+        if !self.clock.is_safe() {
+            return Err(ConsensusError::ClockUnsafe);
+        }
+        let leadership = self.leadership().ok_or_else(|| self.not_leader())?;
+        leadership.wait_open().await?;
+        Ok(leadership)
+    }
+
+    async fn read_start(&self, span: &KeySpan) -> Result<(Arc<Leadership>, Moment), ConsensusError> {
+        let leadership = self.open_leadership().await?;
+        let since = Moment::now(&self.clock);
+        let point = leadership.read_point(span);
+        self.safe.wait_applied(point).await;
+        Ok((leadership, since))
+    }
+
+    /// Returns once this replica may answer a read of `span` at `at` from its own state: at once if `at` is safe
+    /// here; at the leader, after closing `at` and waiting for what is in flight below it.
+    pub async fn prepare_snapshot(&self, span: &KeySpan, at: Timestamp) -> Result<(), ConsensusError> {
+        if at <= self.safe.safe() {
+            return Ok(());
+        }
+        self.check_clock(at)?;
+        let leadership = self.open_leadership().await?;
+        leadership.close_upto(at).await?;
+        if let Some(last) = leadership.in_flight_below(span, at) {
+            self.safe.wait_applied(last).await;
+        }
+        Ok(())
+    }
+
+    fn check_clock(&self, ts: Timestamp) -> Result<(), ConsensusError> {
+        if !self.clock.is_safe() {
+            return Err(ConsensusError::ClockUnsafe);
+        }
+        let limit = self.clock.now().latest.plus(self.max_offset);
+        if ts > limit { Err(ConsensusError::FutureTimestamp { ts, limit }) } else { Ok(()) }
+    }
+
+    /// Moves the leadership to `to`: ends the lease, commits a barrier above every promise, then transfers (R4).
+    pub async fn transfer_leader(&self, to: NodeId) -> Result<(), ConsensusError> {
+        let leadership = self.leadership().ok_or_else(|| self.not_leader())?;
+        if to == self.node() {
+            return Ok(());
+        }
+        if !self.is_caught_up(to) {
+            return Err(stopped(format!("{to} is no voter of the shard, or too far behind")));
+        }
+        leadership.pause(to);
+        leadership.commit_barrier().await?;
+        self.raft.trigger().transfer_leader(to.0).await.map_err(stopped)?;
+        let limit = self.timing.promise() * 2;
+        let wait = self.raft.wait(Some(limit));
+        let moved = wait.metrics(|m| m.current_leader.is_some_and(|l| l != m.id), "another leader");
+        moved.await.map(|_| ()).map_err(stopped)
+    }
+
+    /// Whether `to` is a voter that lacks at most a few entries.
+    pub fn is_caught_up(&self, to: NodeId) -> bool {
+        let metrics = self.raft.data_metrics();
+        let metrics = metrics.borrow_watched();
+        let last = metrics.last_log.as_ref().map_or(0, |id| id.index);
+        let matched = metrics.replication.as_ref().and_then(|r| r.get(&to.0)?.as_ref().map(|id| id.index));
+        self.voters().contains(&to) && matched.is_some_and(|m| m + TRANSFER_LAG_MAX >= last)
+    }
+
+    /// At the leader: adds those of `learners` that the group does not have yet. Returns how many were added.
+    pub async fn add_learners(&self, learners: &BTreeMap<NodeId, Member>) -> Result<usize, ConsensusError> {
+        let known = self.members();
+        let mut added = 0;
+        for (id, member) in learners.iter().filter(|(id, _)| !known.contains_key(id)) {
+            self.raft.add_learner(id.0, member.clone(), false).await.map_err(stopped)?;
+            added += 1;
+        }
+        Ok(added)
+    }
+
+    /// Stops taking part. The data stays.
+    pub async fn stop(&self) {
+        let tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        tasks.iter().for_each(JoinHandle::abort);
+        self.set_leadership(None);
+        if let Err(e) = self.raft.shutdown().await {
+            tracing::warn!(shard = %self.shard, "the group did not stop cleanly: {e}");
+        }
+    }
+
+    pub(crate) fn leadership(&self) -> Option<Arc<Leadership>> {
+        self.leadership.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_leadership(&self, to: Option<Arc<Leadership>>) {
+        *self.leadership.lock().unwrap_or_else(PoisonError::into_inner) = to;
+    }
+
+    /// Closes what may be closed now, at the leader; also makes it known to this replica itself.
+    pub(crate) fn close(&self) -> Option<Closed> {
+        let closed = self.leadership()?.close()?;
+        self.safe.observe(closed);
+        Some(closed)
+    }
+
+    /// A leader has closed a timestamp.
+    pub(crate) fn observe_closed(&self, closed: Closed) {
+        self.safe.observe(closed);
+    }
+
+    fn not_leader(&self) -> ConsensusError {
+        NotLeader { hint: self.leader().filter(|l| *l != self.node()) }.into()
+    }
+
+    /// The leader as this replica knows it.
+    pub fn leader(&self) -> Option<NodeId> {
+        self.raft.server_metrics().borrow_watched().current_leader.map(NodeId)
+    }
+
+    /// Whether this replica leads.
+    pub fn is_leader(&self) -> bool {
+        self.leadership().is_some()
+    }
+
+    /// This node.
+    pub fn node(&self) -> NodeId {
+        self.peers.me()
+    }
+
+    /// The shard.
+    pub fn shard(&self) -> ShardId {
+        self.shard
+    }
+
+    /// The shard's table.
+    pub fn table(&self) -> TableId {
+        self.table
+    }
+
+    /// The shard's keys.
+    pub fn range(&self) -> &KeyRange {
+        &self.range
+    }
+
+    /// Applied stamp and safe time, and waiting for them.
+    pub fn safe_time(&self) -> &SafeTime {
+        &self.safe
+    }
+
+    /// The members of the effective membership, learners included.
+    pub fn members(&self) -> BTreeMap<NodeId, Member> {
+        let metrics = self.raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        metrics.membership_config.nodes().map(|(id, m)| (NodeId(*id), m.clone())).collect()
+    }
+
+    /// The voters of the effective membership.
+    pub fn voters(&self) -> BTreeSet<NodeId> {
+        self.raft.server_metrics().borrow_watched().membership_config.voter_ids().map(NodeId).collect()
+    }
+
+    /// Whether this voter may vote and stand for election.
+    pub(crate) fn may_vote(&self) -> bool {
+        !self.holding.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn raft(&self) -> &Raft {
+        &self.raft
+    }
+
+    pub(crate) fn snapshots(&self) -> &Arc<SnapshotMaker> {
+        &self.snapshots
+    }
+
+    pub(crate) fn applied_index(&self) -> u64 {
+        self.position.borrow().applied.map_or(0, |id| id.index)
+    }
+
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// The last durable log index, 0 when nothing is.
+    pub(crate) fn durable_index(&self) -> u64 {
+        let state = self.snapshots.store.data.durable(self.shard);
+        state.and_then(|s| s.applied).map_or(0, |id| id.index)
+    }
+
+    fn leader_parts(&self) -> LeaderParts {
+        LeaderParts {
+            shard: self.shard,
+            raft: self.raft.clone(),
+            clock: self.clock.clone(),
+            cache: self.cache.clone(),
+            safe: self.safe.clone(),
+            acks: self.acks.clone(),
+            lease: self.timing.lease(),
+        }
+    }
+}
+
+/// Starts and ends leaderships as openraft reports them, and learns the addresses of the group's members.
+async fn follow_leadership(this: Arc<Replica>) {
+    let mut metrics = this.raft.server_metrics();
+    loop {
+        for (id, member) in this.members() {
+            let region = RegionId::from(member.region);
+            this.peers.learn_if_unknown(id, PeerAddress { region, address: member.address });
+        }
+        match this.raft.as_leader() {
+            Ok(leader) => {
+                let id = *leader.leader_id();
+                if this.leadership().is_none_or(|l| l.leader() != codec::leader_of(&id)) {
+                    tracing::info!(shard = %this.shard, leader = %codec::leader_of(&id), "leading");
+                    this.set_leadership(Some(Leadership::start(this.leader_parts(), id)));
+                }
+            }
+            Err(_) => {
+                if this.leadership().is_some() {
+                    tracing::info!(shard = %this.shard, "no longer leading");
+                    this.set_leadership(None);
+                }
+            }
+        }
+        if metrics.changed().await.is_err() {
+            tracing::error!(shard = %this.shard, "the group has stopped");
+            this.set_leadership(None);
+            return;
+        }
+    }
+}
+
+/// Lets the replica vote and stand for election, after the longest lease that it may have promised.
+async fn release_hold(this: Arc<Replica>) {
+    if this.holding.load(Ordering::Acquire) {
+        tokio::time::sleep(this.timing.promise()).await;
+        this.holding.store(false, Ordering::Release);
+    }
+    this.raft.runtime_config().elect(true);
+}

@@ -1,0 +1,199 @@
+//! The receiving side of Raft traffic. Everything is checked against this node before it reaches openraft:
+//! cluster, target node, shard, and that no append names this node as its leader (rule O6: a restarted leader
+//! would be talked back into leading a term whose tail it has lost).
+
+use crate::codec;
+use crate::peers::MESSAGE_BYTES_MAX;
+use crate::raft_types::Raftish;
+use crate::replica::Replica;
+use crate::replicas::Replicas;
+use crate::snapshot::{SnapshotBundle, Staged, meta_of, remove_dir};
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use meridian_proto::internal::v1 as pb;
+use meridian_proto::internal::v1::raft_server::RaftServer;
+use openraft::Snapshot;
+use openraft::raft::{AppendEntriesRequest, StreamAppendError, TransferLeaderError, TransferLeaderRequest, VoteRequest};
+use std::io;
+use std::sync::Arc;
+use tokio::io::AsyncWriteExt;
+use tonic::{Request, Response, Status, Streaming};
+
+/// The gRPC service between nodes that carries Raft traffic.
+#[derive(Clone)]
+pub struct RaftService {
+    replicas: Replicas,
+}
+
+fn bad(e: impl std::fmt::Display) -> Status {
+    Status::invalid_argument(e.to_string())
+}
+
+fn failed(e: impl std::fmt::Display) -> Status {
+    Status::internal(e.to_string())
+}
+
+impl RaftService {
+    /// Serves the replicas of this node.
+    pub fn new(replicas: Replicas) -> RaftServer<Self> {
+        RaftServer::new(Self { replicas })
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    fn replica(&self, target: Option<pb::Target>) -> Result<Arc<Replica>, Status> {
+        self.replicas.addressed(target)
+    }
+}
+
+/// Decodes one append. `me` must not be its leader.
+fn append_from_pb(message: pb::AppendRequest, me: u64) -> Result<AppendEntriesRequest<Raftish>, Status> {
+    let vote = codec::vote_from_pb(message.vote).map_err(bad)?;
+    if vote.leader_id.node_id == me {
+        return Err(bad("an append that names its receiver as the leader"));
+    }
+    let entries = message.entries.into_iter().map(codec::entry_from_pb).collect::<Result<Vec<_>, _>>().map_err(bad)?;
+    Ok(AppendEntriesRequest {
+        vote,
+        prev_log_id: codec::opt_log_id_from_pb(message.prev).map_err(bad)?,
+        entries,
+        leader_commit: codec::opt_log_id_from_pb(message.leader_commit).map_err(bad)?,
+    })
+}
+
+fn reply(result: pb::append_reply::Result) -> pb::AppendReply {
+    pb::AppendReply { result: Some(result) }
+}
+
+#[tonic::async_trait]
+impl pb::raft_server::Raft for RaftService {
+    type AppendStream = BoxStream<'static, Result<pb::AppendReply, Status>>;
+
+    async fn append(
+        &self,
+        request: Request<Streaming<pb::AppendRequest>>,
+    ) -> Result<Response<Self::AppendStream>, Status> {
+        let mut messages = request.into_inner();
+        let mut first = messages.message().await?.ok_or_else(|| bad("an append stream without a message"))?;
+        let replica = self.replica(first.target.take())?;
+        let me = replica.node().0;
+        let first = append_from_pb(first, me)?;
+        // A message that cannot be read ends the stream; the leader starts another.
+        let rest = messages.map(move |m| append_from_pb(m?, me)).take_while(|m| std::future::ready(m.is_ok()));
+        let requests = futures::stream::iter([Ok(first)]).chain(rest).filter_map(|m| std::future::ready(m.ok()));
+        let answers = replica.raft().stream_append(requests.boxed()).map(|answer| match answer {
+            Ok(Ok(matched)) => {
+                let log_id = matched.as_ref().map(codec::log_id_to_pb);
+                Ok(reply(pb::append_reply::Result::Matched(pb::append_reply::Matched { log_id })))
+            }
+            Ok(Err(StreamAppendError::Conflict(at))) => {
+                Ok(reply(pb::append_reply::Result::Conflict(codec::log_id_to_pb(&at))))
+            }
+            Ok(Err(StreamAppendError::HigherVote(v))) => {
+                Ok(reply(pb::append_reply::Result::HigherVote(codec::vote_to_pb(&v))))
+            }
+            Err(fatal) => Err(failed(fatal)),
+        });
+        Ok(Response::new(answers.boxed()))
+    }
+
+    async fn vote(&self, request: Request<pb::VoteRequest>) -> Result<Response<pb::VoteReply>, Status> {
+        let message = request.into_inner();
+        let replica = self.replica(message.target)?;
+        if !replica.may_vote() {
+            // It may have promised a lease before it was restarted (rule R3).
+            return Err(Status::unavailable("this voter waits out the lease that it may have promised"));
+        }
+        let rpc = VoteRequest {
+            vote: codec::vote_from_pb(message.vote).map_err(bad)?,
+            last_log_id: codec::opt_log_id_from_pb(message.last_log_id).map_err(bad)?,
+            leadership_transfer: message.leadership_transfer,
+        };
+        let raft = replica.raft();
+        let answer = if message.pre_vote { raft.pre_vote(rpc).await } else { raft.vote(rpc).await }.map_err(failed)?;
+        Ok(Response::new(pb::VoteReply {
+            vote: Some(codec::vote_to_pb(&answer.vote)),
+            granted: answer.vote_granted,
+            last_log_id: answer.last_log_id.as_ref().map(codec::log_id_to_pb),
+        }))
+    }
+
+    async fn transfer_leader(
+        &self,
+        request: Request<pb::TransferLeaderRequest>,
+    ) -> Result<Response<pb::TransferLeaderReply>, Status> {
+        let message = request.into_inner();
+        let replica = self.replica(message.target)?;
+        if !replica.may_vote() {
+            return Err(Status::unavailable("this voter waits out the lease that it may have promised"));
+        }
+        let from = codec::vote_from_pb(message.from_leader).map_err(bad)?;
+        let last = codec::opt_log_id_from_pb(message.last_log_id).map_err(bad)?;
+        let rpc = TransferLeaderRequest::new(from, message.to_node, last);
+        let answer = replica.raft().handle_transfer_leader(rpc).await.map_err(failed)?;
+        let vote_changed = match answer {
+            Ok(()) => None,
+            Err(TransferLeaderError::VoteChanged { actual, .. }) => Some(codec::vote_to_pb(&actual)),
+            Err(e) => return Err(Status::unavailable(e.to_string())),
+        };
+        Ok(Response::new(pb::TransferLeaderReply { vote_changed }))
+    }
+
+    async fn install_snapshot(
+        &self,
+        request: Request<Streaming<pb::SnapshotChunk>>,
+    ) -> Result<Response<pb::SnapshotReply>, Status> {
+        let mut chunks = request.into_inner();
+        let Some(pb::snapshot_chunk::Part::Header(header)) = chunks.message().await?.and_then(|c| c.part) else {
+            return Err(bad("a snapshot that does not start with its header"));
+        };
+        let replica = self.replica(header.target)?;
+        let manifest = header.manifest.ok_or_else(|| bad("a snapshot without a manifest"))?;
+        if manifest.shard != replica.shard().0 {
+            return Err(bad("a snapshot of another shard"));
+        }
+        let vote = codec::vote_from_pb(header.vote).map_err(bad)?;
+        let maker = replica.snapshots();
+        let dir = maker.new_dir("in").map_err(failed)?;
+        if let Err(e) = receive(&mut chunks, &dir, &manifest).await {
+            remove_dir(&dir).map_err(failed)?;
+            return Err(e);
+        }
+        let state = manifest.state.clone().ok_or_else(|| bad("a snapshot without a position"))?;
+        let meta = meta_of(&state).map_err(failed)?;
+        let staged = Some(Staged { dir, manifest });
+        let snapshot = Snapshot { meta, snapshot: SnapshotBundle { maker: maker.clone(), staged } };
+        let answer = replica.raft().install_full_snapshot(vote, snapshot).await.map_err(failed)?;
+        Ok(Response::new(pb::SnapshotReply { vote: Some(codec::vote_to_pb(&answer.vote)) }))
+    }
+}
+
+/// Writes the files of a snapshot, checking every chunk. The files as a whole are verified again before they
+/// are installed.
+async fn receive(
+    chunks: &mut Streaming<pb::SnapshotChunk>,
+    dir: &std::path::Path,
+    manifest: &pb::SnapshotManifest,
+) -> Result<(), Status> {
+    let mut files = Vec::new();
+    for file in &manifest.files {
+        let plain = std::path::Path::new(&file.name).file_name().is_some_and(|n| n == file.name.as_str());
+        if !plain {
+            return Err(bad("a snapshot file whose name is a path"));
+        }
+        files.push(tokio::fs::File::create(dir.join(&file.name)).await.map_err(failed)?);
+    }
+    while let Some(chunk) = chunks.message().await? {
+        let Some(pb::snapshot_chunk::Part::Data(data)) = chunk.part else { return Err(bad("a second header")) };
+        if crc32c::crc32c(&data.bytes) != data.crc32c {
+            return Err(Status::data_loss("a snapshot chunk whose checksum does not match"));
+        }
+        let file = files.get_mut(data.file as usize).ok_or_else(|| bad("a chunk of no file"))?;
+        file.write_all(&data.bytes).await.map_err(failed)?;
+    }
+    for mut file in files {
+        file.flush().await.map_err(failed)?;
+        file.sync_all().await.map_err(|e: io::Error| failed(e))?;
+    }
+    Ok(())
+}

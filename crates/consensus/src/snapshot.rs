@@ -1,0 +1,129 @@
+//! Snapshots of one group: flushing what lets the log be purged, cutting files for a follower that is too far
+//! behind, installing what was received.
+
+use crate::codec;
+use crate::raft_types::{RaftSnapshotMeta, Raftish};
+use meridian_proto::internal::v1 as pb;
+use meridian_storage::{StorageError, Store};
+use meridian_types::{KeyRange, ShardId, TableId};
+use openraft::Snapshot;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+type RaftSnapshot = openraft::type_config::alias::SnapshotOf<Raftish, SnapshotBundle>;
+
+/// A snapshot as openraft passes it around: on the sender a promise to cut the files when they are needed, on
+/// the receiver the staged files.
+#[derive(Clone)]
+pub(crate) struct SnapshotBundle {
+    pub(crate) maker: Arc<SnapshotMaker>,
+    pub(crate) staged: Option<Staged>,
+}
+
+/// Complete, verified files of a snapshot in a folder of their own.
+#[derive(Clone, Debug)]
+pub(crate) struct Staged {
+    pub(crate) dir: PathBuf,
+    pub(crate) manifest: pb::SnapshotManifest,
+}
+
+/// Makes and installs the snapshots of one group.
+pub(crate) struct SnapshotMaker {
+    pub(crate) shard: ShardId,
+    pub(crate) table: TableId,
+    pub(crate) range: KeyRange,
+    pub(crate) store: Store,
+    next: AtomicU64,
+}
+
+impl SnapshotMaker {
+    pub(crate) fn new(shard: ShardId, table: TableId, range: KeyRange, store: Store) -> Arc<Self> {
+        Arc::new(Self { shard, table, range, store, next: AtomicU64::new(0) })
+    }
+
+    /// The durable state as a snapshot; `None` while nothing is durable.
+    pub(crate) fn current(self: &Arc<Self>) -> io::Result<Option<RaftSnapshot>> {
+        let Some(state) = self.store.data.durable(self.shard) else { return Ok(None) };
+        let meta = meta_of(&state)?;
+        if meta.last_log_id.is_none() {
+            return Ok(None);
+        }
+        Ok(Some(Snapshot { meta, snapshot: self.bundle() }))
+    }
+
+    fn bundle(self: &Arc<Self>) -> SnapshotBundle {
+        SnapshotBundle { maker: self.clone(), staged: None }
+    }
+
+    /// Flushes the data, then returns the durable state.
+    pub(crate) async fn flush(self: &Arc<Self>) -> io::Result<RaftSnapshot> {
+        let data = self.store.data.clone();
+        blocking(move || data.flush()).await?;
+        let nothing = || Snapshot { meta: RaftSnapshotMeta::default(), snapshot: self.bundle() };
+        Ok(self.current()?.unwrap_or_else(nothing))
+    }
+
+    /// A new folder for the files of one snapshot. Unique while this process lives; leftovers of an earlier
+    /// process are removed first.
+    pub(crate) fn new_dir(&self, purpose: &str) -> io::Result<PathBuf> {
+        let n = self.next.fetch_add(1, Ordering::Relaxed);
+        let dir = self.store.snapshots_dir().join(format!("{}-{purpose}-{n}", self.shard));
+        remove_dir(&dir)?;
+        std::fs::create_dir_all(&dir)?;
+        Ok(dir)
+    }
+
+    /// Cuts the files of the state as it is now.
+    pub(crate) async fn cut(self: &Arc<Self>) -> io::Result<Staged> {
+        self.cut_into(self.new_dir("out")?).await
+    }
+
+    async fn cut_into(self: &Arc<Self>, dir: PathBuf) -> io::Result<Staged> {
+        let maker = self.clone();
+        let into = dir.clone();
+        let manifest =
+            blocking(move || maker.store.data.build_snapshot(maker.shard, maker.table, &maker.range, &into)).await?;
+        Ok(Staged { dir, manifest })
+    }
+
+    /// Replaces the shard's state by a received snapshot. Crash-safe at every step (rule D2).
+    pub(crate) async fn install(self: &Arc<Self>, bundle: SnapshotBundle) -> io::Result<()> {
+        let staged = match bundle.staged {
+            Some(staged) => staged,
+            // Handed over inside one process: its files are cut here.
+            None => bundle.maker.cut_into(self.new_dir("in")?).await?,
+        };
+        let maker = self.clone();
+        let Staged { dir, manifest } = staged.clone();
+        blocking(move || {
+            maker.store.install_snapshot(maker.shard, maker.table, &maker.range, &dir, &manifest)
+        })
+        .await?;
+        remove_dir(&staged.dir)
+    }
+}
+
+/// Position and membership of a state, as openraft wants them.
+pub(crate) fn meta_of(state: &pb::ShardState) -> io::Result<RaftSnapshotMeta> {
+    let invalid = |e| io::Error::new(io::ErrorKind::InvalidData, e);
+    Ok(RaftSnapshotMeta {
+        last_log_id: codec::opt_log_id_from_pb(state.applied).map_err(invalid)?,
+        last_membership: codec::stored_membership_from_pb(state.membership.clone()).map_err(invalid)?,
+    })
+}
+
+/// Removes a folder; one that is not there is fine.
+pub(crate) fn remove_dir(dir: &Path) -> io::Result<()> {
+    match std::fs::remove_dir_all(dir) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StorageError> + Send + 'static,
+) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?.map_err(io::Error::other)
+}

@@ -1,0 +1,231 @@
+//! One shard's log, vote and small records.
+//!
+//! Calls of one shard are made one after another, by its one writer; reads may come from anywhere. Every write is
+//! in the same write-ahead log, so what is synced later covers all that was written earlier: a saved vote covers
+//! the entries appended before it.
+
+use super::{RaftLogStore, SyncDone, keys, record};
+use crate::StorageError;
+use bytes::Bytes;
+use meridian_types::ShardId;
+use rocksdb::{DBRawIterator, ReadOptions, WriteBatch};
+use std::ops::Range;
+use std::sync::mpsc;
+use tokio::sync::oneshot;
+
+/// Up to this many entries are removed one by one; more by one range deletion, which costs every later read in
+/// that range a little until it is compacted away.
+const POINT_DELETES_MAX: u64 = 32;
+
+/// The handle of one shard's part of the raft store. Clones are equal.
+#[derive(Clone)]
+pub struct RaftLog {
+    store: RaftLogStore,
+    shard: ShardId,
+}
+
+impl RaftLog {
+    pub(super) fn new(store: RaftLogStore, shard: ShardId) -> Self {
+        Self { store, shard }
+    }
+
+    /// The shard.
+    pub fn shard(&self) -> ShardId {
+        self.shard
+    }
+
+    /// Appends entries: readable when this returns, durable when `done` is called with `Ok`.
+    ///
+    /// * Shape: `(index, encoded entry)`, indexes following one another and the log's last.
+    /// * `done` is called exactly once, from the sync thread, after all callbacks queued before it; it must not
+    ///   block. If the write itself fails it is called at once, and the same error is returned.
+    /// * Cost: one batch into the memory of RocksDB and of the system; no wait for the disk.
+    pub fn append(&self, entries: &[(u64, Bytes)], done: SyncDone) -> Result<(), StorageError> {
+        let mut batch = WriteBatch::default();
+        for (index, entry) in entries {
+            let key = keys::entry(self.shard, *index);
+            batch.put_cf(self.store.cf(), key, record::seal(&key, entry));
+        }
+        match self.store.write(batch) {
+            Ok(()) => {
+                self.store.when_synced(done);
+                Ok(())
+            }
+            Err(error) => {
+                done(Err(error.clone()));
+                Err(error)
+            }
+        }
+    }
+
+    /// Saves the vote; returns when it, and everything appended before, is durable.
+    pub async fn save_vote(&self, vote: Bytes) -> Result<(), StorageError> {
+        self.put(&keys::single(self.shard, keys::VOTE), &vote)?;
+        let (sender, receiver) = oneshot::channel();
+        // A caller that no longer waits is no failure.
+        self.store.when_synced(Box::new(move |result| drop(sender.send(result))));
+        receiver.await.unwrap_or_else(|_| Err(StorageError::corrupt("the sync thread dropped a callback")))
+    }
+
+    /// The last saved vote.
+    pub fn vote(&self) -> Result<Option<Bytes>, StorageError> {
+        self.get(&keys::single(self.shard, keys::VOTE), "vote")
+    }
+
+    /// Removes the entries from `index` on. Not synced, but ordered before every later write.
+    pub fn truncate_from(&self, index: u64) -> Result<(), StorageError> {
+        let mut batch = WriteBatch::default();
+        if let Some(last) = self.last_index()? {
+            self.delete_entries(&mut batch, index, last);
+        }
+        self.store.write(batch)
+    }
+
+    /// Removes the entries up to and including `upto` and records that entry's log id. `upto` may lie past the
+    /// last entry. Not synced: a purge that is lost only keeps more.
+    pub fn purge(&self, upto: u64, log_id: Bytes) -> Result<(), StorageError> {
+        let mut batch = WriteBatch::default();
+        if let Some(first) = self.first_index()? {
+            self.delete_entries(&mut batch, first, upto);
+        }
+        let key = keys::single(self.shard, keys::PURGED);
+        batch.put_cf(self.store.cf(), key, record::seal(&key, &log_id));
+        self.store.write(batch)
+    }
+
+    /// The log id recorded by the last purge.
+    pub fn purged(&self) -> Result<Option<Bytes>, StorageError> {
+        self.get(&keys::single(self.shard, keys::PURGED), "purged log id")
+    }
+
+    /// Records the committed log id. Not synced: it rides with the next sync and only speeds up a restart.
+    pub fn save_committed(&self, log_id: Bytes) -> Result<(), StorageError> {
+        self.put(&keys::single(self.shard, keys::COMMITTED), &log_id)
+    }
+
+    /// The committed log id recorded last.
+    pub fn committed(&self) -> Result<Option<Bytes>, StorageError> {
+        self.get(&keys::single(self.shard, keys::COMMITTED), "committed log id")
+    }
+
+    /// The entries in `range`, from the first that is there, up to `max_bytes` of them but at least one.
+    ///
+    /// * Errors: [`StorageError::Corrupt`] for a checksum that fails and for a hole between two entries.
+    pub fn read(&self, range: Range<u64>, max_bytes: usize) -> Result<Vec<(u64, Bytes)>, StorageError> {
+        self.store.check()?;
+        let (mut entries, mut bytes) = (Vec::new(), 0_usize);
+        if range.is_empty() {
+            return Ok(entries);
+        }
+        let mut iter = self.entries(keys::entry(self.shard, range.start), keys::entry(self.shard, range.end));
+        iter.seek_to_first();
+        while let Some((key, value)) = iter.item() {
+            let index = self.index_of(key)?;
+            let entry = record::open(key, value, || format!("entry {index} of {}", self.shard))?;
+            if let Some(last) = entries.last().map(|(last, _)| *last).filter(|last| last + 1 != index) {
+                let hole = format!("log of {}: entry {index} follows entry {last}", self.shard);
+                return Err(StorageError::corrupt(hole));
+            }
+            bytes = bytes.saturating_add(entry.len());
+            if bytes > max_bytes && !entries.is_empty() {
+                break;
+            }
+            entries.push((index, entry));
+            iter.next();
+        }
+        iter.status().map_err(StorageError::engine("read the raft log"))?;
+        Ok(entries)
+    }
+
+    /// Index of the first entry there is.
+    pub fn first_index(&self) -> Result<Option<u64>, StorageError> {
+        self.end(|entries| entries.seek_to_first())
+    }
+
+    /// Index of the last entry there is.
+    pub fn last_index(&self) -> Result<Option<u64>, StorageError> {
+        self.end(|entries| entries.seek_to_last())
+    }
+
+    /// Sets or removes a small named record of this shard; it is durable on return.
+    ///
+    /// Blocks for a sync: not for use on an asynchronous thread, nor inside a [`SyncDone`] callback.
+    pub fn mark(&self, name: &str, value: Option<Bytes>) -> Result<(), StorageError> {
+        let key = keys::mark(self.shard, name);
+        let mut batch = WriteBatch::default();
+        match value {
+            Some(value) => batch.put_cf(self.store.cf(), &key, record::seal(&key, &value)),
+            None => batch.delete_cf(self.store.cf(), &key),
+        }
+        self.store.write(batch)?;
+        self.wait_synced()
+    }
+
+    /// A record set by [`RaftLog::mark`].
+    pub fn get_mark(&self, name: &str) -> Result<Option<Bytes>, StorageError> {
+        self.get(&keys::mark(self.shard, name), name)
+    }
+
+    /// Removes everything of this shard, its vote included; durable on return. A replica that did this must never
+    /// vote in this shard again under the same node id.
+    ///
+    /// Blocks for a sync, as [`RaftLog::mark`] does.
+    pub fn destroy(&self) -> Result<(), StorageError> {
+        let mut batch = WriteBatch::default();
+        batch.delete_range_cf(self.store.cf(), keys::shard_start(self.shard), keys::shard_end(self.shard));
+        self.store.write(batch)?;
+        self.wait_synced()
+    }
+
+    fn wait_synced(&self) -> Result<(), StorageError> {
+        let (sender, receiver) = mpsc::channel();
+        self.store.when_synced(Box::new(move |result| drop(sender.send(result))));
+        receiver.recv().unwrap_or_else(|_| Err(StorageError::corrupt("the sync thread dropped a callback")))
+    }
+
+    fn put(&self, key: &[u8], payload: &[u8]) -> Result<(), StorageError> {
+        let mut batch = WriteBatch::default();
+        batch.put_cf(self.store.cf(), key, record::seal(key, payload));
+        self.store.write(batch)
+    }
+
+    fn get(&self, key: &[u8], what: &str) -> Result<Option<Bytes>, StorageError> {
+        self.store.check()?;
+        let read = self.store.db().get_pinned_cf(self.store.cf(), key);
+        let value = read.map_err(StorageError::engine("read the raft store"))?;
+        value.map(|v| record::open(key, &v, || format!("{what} of {}", self.shard))).transpose()
+    }
+
+    /// Deletes `first..=last`, as far as it is not empty.
+    fn delete_entries(&self, batch: &mut WriteBatch, first: u64, last: u64) {
+        if first > last {
+            return;
+        }
+        if last - first < POINT_DELETES_MAX {
+            (first..=last).for_each(|index| batch.delete_cf(self.store.cf(), keys::entry(self.shard, index)));
+        } else {
+            let end = keys::after_entry(self.shard, last);
+            batch.delete_range_cf(self.store.cf(), keys::entry(self.shard, first).as_slice(), end.as_slice());
+        }
+    }
+
+    fn end(&self, seek: impl FnOnce(&mut DBRawIterator<'_>)) -> Result<Option<u64>, StorageError> {
+        self.store.check()?;
+        let mut iter = self.entries(keys::entry(self.shard, 0), keys::entries_end(self.shard));
+        seek(&mut iter);
+        let index = iter.key().map(|key| self.index_of(key)).transpose()?;
+        iter.status().map_err(StorageError::engine("find an end of the raft log"))?;
+        Ok(index)
+    }
+
+    fn entries(&self, start: impl Into<Vec<u8>>, end: impl Into<Vec<u8>>) -> DBRawIterator<'_> {
+        let mut bounds = ReadOptions::default();
+        bounds.set_iterate_lower_bound(start);
+        bounds.set_iterate_upper_bound(end);
+        self.store.db().raw_iterator_cf_opt(self.store.cf(), bounds)
+    }
+
+    fn index_of(&self, key: &[u8]) -> Result<u64, StorageError> {
+        keys::index_of(key).ok_or_else(|| StorageError::corrupt(format!("log of {}: a key without index", self.shard)))
+    }
+}

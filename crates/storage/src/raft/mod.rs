@@ -1,0 +1,11 @@
+//! The raft store: logs, votes and small synced records of every shard.
+
+mod keys;
+mod log;
+mod record;
+mod store;
+mod sync;
+
+pub use log::RaftLog;
+pub use store::RaftLogStore;
+pub use sync::{SyncDone, SyncStats};

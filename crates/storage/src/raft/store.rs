@@ -1,0 +1,126 @@
+//! Opens the raft store and hands out one handle per shard.
+
+use super::log::RaftLog;
+use super::sync::{SyncQueue, SyncStats};
+use super::{SyncDone, keys};
+use crate::{StorageError, StoreOptions};
+use meridian_types::ShardId;
+use rocksdb::{
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, Options,
+    ReadOptions, WriteBatch,
+};
+use std::path::Path;
+use std::sync::Arc;
+
+/// Column family of everything but the store's identity.
+const LOG: &str = "log";
+
+/// Bits per key of the bloom filter; marks and votes are looked up where they mostly are not.
+const BLOOM_BITS: f64 = 10.0;
+
+/// Informational log files that RocksDB keeps.
+const INFO_LOGS_MAX: usize = 4;
+
+/// Logs and votes of every shard on this node. Clones share it.
+#[derive(Clone)]
+pub struct RaftLogStore {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    // Dropped first: its thread syncs what is queued while the database is still open.
+    sync: SyncQueue,
+    db: Arc<DB>,
+}
+
+impl RaftLogStore {
+    pub(crate) fn open(path: &Path, options: &StoreOptions, cache: &Cache) -> Result<Self, StorageError> {
+        let families = [
+            ColumnFamilyDescriptor::new(rocksdb::DEFAULT_COLUMN_FAMILY_NAME, Options::default()),
+            ColumnFamilyDescriptor::new(LOG, log_options(options, cache)),
+        ];
+        let db = DB::open_cf_descriptors(&db_options(options), path, families)
+            .map_err(StorageError::engine("open the raft store"))?;
+        let db = Arc::new(db);
+        let synced = Arc::clone(&db);
+        let sync = move || synced.flush_wal(true).map_err(StorageError::engine("sync the raft log"));
+        let sync = SyncQueue::start(sync, Arc::clone(&options.on_fatal))?;
+        Ok(Self { inner: Arc::new(Inner { sync, db }) })
+    }
+
+    /// The handle of one shard. Nothing is written: a shard exists once it has state.
+    pub fn shard(&self, shard: ShardId) -> RaftLog {
+        RaftLog::new(self.clone(), shard)
+    }
+
+    /// The shards that have any state, in order.
+    pub fn shards(&self) -> Result<Vec<ShardId>, StorageError> {
+        self.check()?;
+        let mut shards = Vec::new();
+        let mut iter = self.db().raw_iterator_cf_opt(self.cf(), ReadOptions::default());
+        iter.seek_to_first();
+        while let Some(key) = iter.key() {
+            let shard = keys::shard_of(key).ok_or_else(|| StorageError::corrupt("raft store: a key without shard"))?;
+            shards.push(shard);
+            iter.seek(keys::shard_end(shard));
+        }
+        iter.status().map_err(StorageError::engine("list the shards of the raft store"))?;
+        Ok(shards)
+    }
+
+    /// Counts of the sync thread.
+    pub fn sync_stats(&self) -> SyncStats {
+        self.inner.sync.stats()
+    }
+
+    /// Fails once the store is poisoned.
+    pub(super) fn check(&self) -> Result<(), StorageError> {
+        self.inner.sync.check()
+    }
+
+    /// Writes into the write-ahead log, unsynced; readable on return. A failure poisons the store, because part
+    /// of the batch may be in the log.
+    pub(super) fn write(&self, batch: WriteBatch) -> Result<(), StorageError> {
+        self.check()?;
+        let written = self.db().write(batch).map_err(StorageError::engine("write to the raft log"));
+        written.inspect_err(|error| self.inner.sync.poison(error.clone()))
+    }
+
+    /// Calls `done` when everything written so far is durable.
+    pub(super) fn when_synced(&self, done: SyncDone) {
+        self.inner.sync.push(done);
+    }
+
+    pub(crate) fn db(&self) -> &DB {
+        &self.inner.db
+    }
+
+    pub(super) fn cf(&self) -> &ColumnFamily {
+        self.db().cf_handle(LOG).expect("opened with this column family")
+    }
+}
+
+fn db_options(options: &StoreOptions) -> Options {
+    let mut db = Options::default();
+    db.create_if_missing(true);
+    db.create_missing_column_families(true);
+    // Damage before the last record stops the start: what was acknowledged is never silently cut off.
+    db.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
+    db.set_max_total_wal_size(options.raft_wal_bytes_max);
+    db.set_max_background_jobs(i32::from(options.background_jobs));
+    db.set_max_open_files(i32::from(options.open_files_max));
+    db.set_keep_log_file_num(INFO_LOGS_MAX);
+    db
+}
+
+fn log_options(options: &StoreOptions, cache: &Cache) -> Options {
+    let mut table = BlockBasedOptions::default();
+    table.set_block_cache(cache);
+    table.set_bloom_filter(BLOOM_BITS, false);
+    let mut log = Options::default();
+    log.set_block_based_table_factory(&table);
+    log.set_write_buffer_size(options.raft_write_buffer_bytes);
+    log.set_max_write_buffer_number(i32::from(options.write_buffers_max));
+    log.set_compression_type(DBCompressionType::Lz4);
+    log
+}

@@ -1,0 +1,173 @@
+//! Group commit: one thread, one fsync for everything that was written before it, whichever shard wrote it.
+//!
+//! A writer puts its batch into the write-ahead log unsynced, then queues its callback here. The thread takes all
+//! callbacks there are, syncs once, then completes them in the order in which they were queued. While it syncs,
+//! the next group gathers: the slower the disk, the larger the groups.
+//!
+//! Invariants:
+//! 1. A callback reports success only after a sync that began after its write had returned.
+//! 2. Callbacks complete in queue order, so a completed one vouches for all queued before it.
+//! 3. After the first failure nothing ever succeeds again: what a failed fsync left on disk is unknown, and the
+//!    next one may report success without having written it.
+//!
+//! The queue holds callbacks, not data. Its length is bounded by what the shards have in flight.
+
+use crate::StorageError;
+use crate::options::FatalHook;
+use meridian_clock::Mono;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// What is called when a write has become durable, or when that can no longer be known.
+pub type SyncDone = Box<dyn FnOnce(Result<(), StorageError>) + Send>;
+
+/// Counts of the sync thread since the store was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SyncStats {
+    /// Syncs done.
+    pub syncs: u64,
+    /// Writes that waited for them; `writes / syncs` is the mean group.
+    pub writes: u64,
+    /// How long the last sync took.
+    pub last: Duration,
+    /// How long all of them took together.
+    pub total: Duration,
+}
+
+impl SyncStats {
+    /// Mean duration of a sync.
+    pub fn mean(&self) -> Duration {
+        match self.syncs {
+            0 => Duration::ZERO,
+            syncs => Duration::from_nanos(u64::try_from(self.total.as_nanos()).unwrap_or(u64::MAX) / syncs),
+        }
+    }
+}
+
+/// The queue and its thread. Dropping it completes what is queued, then ends the thread.
+pub(super) struct SyncQueue {
+    shared: Arc<Shared>,
+    jobs: Mutex<Option<Sender<SyncDone>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    poison: OnceLock<StorageError>,
+    on_fatal: FatalHook,
+    syncs: AtomicU64,
+    writes: AtomicU64,
+    last_ns: AtomicU64,
+    total_ns: AtomicU64,
+}
+
+impl SyncQueue {
+    /// Starts the thread. `sync` makes everything durable that was written before it is called.
+    pub(super) fn start(
+        sync: impl FnMut() -> Result<(), StorageError> + Send + 'static,
+        on_fatal: FatalHook,
+    ) -> Result<Self, StorageError> {
+        let shared = Arc::new(Shared {
+            poison: OnceLock::new(),
+            on_fatal,
+            syncs: AtomicU64::new(0),
+            writes: AtomicU64::new(0),
+            last_ns: AtomicU64::new(0),
+            total_ns: AtomicU64::new(0),
+        });
+        let (sender, receiver) = mpsc::channel();
+        let theirs = Arc::clone(&shared);
+        let thread = std::thread::Builder::new()
+            .name("raft-sync".into())
+            .spawn(move || theirs.run(&receiver, sync))
+            .map_err(StorageError::file("start", std::path::Path::new("the sync thread")))?;
+        Ok(Self { shared, jobs: Mutex::new(Some(sender)), thread: Some(thread) })
+    }
+
+    /// Queues a callback for a write that has returned. It is called exactly once, from the sync thread, or here
+    /// with an error if the queue is poisoned.
+    pub(super) fn push(&self, done: SyncDone) {
+        let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        // The thread outlives the sender, so sending cannot fail; were it gone, nothing could be vouched for.
+        match jobs.as_ref().map(|sender| sender.send(done)) {
+            Some(Ok(())) => {}
+            Some(Err(mpsc::SendError(done))) => {
+                let gone = StorageError::corrupt("the sync thread is gone");
+                self.poison(gone.clone());
+                done(Err(gone));
+            }
+            None => unreachable!("the sender is taken only when the queue is dropped"),
+        }
+    }
+
+    /// Fails if the store is poisoned.
+    pub(super) fn check(&self) -> Result<(), StorageError> {
+        self.shared.check()
+    }
+
+    /// Refuses everything from now on, and calls the fatal hook if this is the first failure.
+    pub(super) fn poison(&self, error: StorageError) {
+        self.shared.fail(error);
+    }
+
+    pub(super) fn stats(&self) -> SyncStats {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        SyncStats {
+            syncs: get(&self.shared.syncs),
+            writes: get(&self.shared.writes),
+            last: Duration::from_nanos(get(&self.shared.last_ns)),
+            total: Duration::from_nanos(get(&self.shared.total_ns)),
+        }
+    }
+}
+
+impl Drop for SyncQueue {
+    fn drop(&mut self) {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // A callback may hold the last handle of the store; then this runs on the sync thread, which ends by itself.
+        if let Some(thread) = self.thread.take_if(|t| t.thread().id() != std::thread::current().id())
+            && thread.join().is_err()
+        {
+            tracing::error!("the sync thread panicked");
+        }
+    }
+}
+
+impl Shared {
+    fn run(&self, jobs: &Receiver<SyncDone>, mut sync: impl FnMut() -> Result<(), StorageError>) {
+        while let Ok(first) = jobs.recv() {
+            let group: Vec<SyncDone> = std::iter::once(first).chain(jobs.try_iter()).collect();
+            let result = self.check().and_then(|()| self.sync(&mut sync, group.len()));
+            for done in group {
+                done(result.clone());
+            }
+        }
+    }
+
+    fn sync(&self, sync: &mut impl FnMut() -> Result<(), StorageError>, writes: usize) -> Result<(), StorageError> {
+        let begun = Mono::now();
+        let result = sync();
+        let took = Mono::now().since(begun);
+        let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        self.last_ns.store(took, Ordering::Relaxed);
+        self.total_ns.fetch_add(took, Ordering::Relaxed);
+        self.syncs.fetch_add(1, Ordering::Relaxed);
+        self.writes.fetch_add(writes as u64, Ordering::Relaxed);
+        result.inspect_err(|error| self.fail(error.clone()))
+    }
+
+    fn check(&self) -> Result<(), StorageError> {
+        match self.poison.get() {
+            None => Ok(()),
+            Some(cause) => Err(StorageError::Poisoned(Arc::new(cause.clone()))),
+        }
+    }
+
+    fn fail(&self, error: StorageError) {
+        if self.poison.set(error.clone()).is_ok() {
+            (self.on_fatal)(&error);
+        }
+    }
+}

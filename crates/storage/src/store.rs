@@ -1,0 +1,136 @@
+//! Opens a data directory.
+
+use crate::data::DataStore;
+use crate::error::{StorageError, StoreName};
+use crate::options::StoreOptions;
+use crate::raft::RaftLogStore;
+use crate::{files, identity};
+use meridian_proto::internal::v1::StoreIdentity;
+use meridian_types::NodeId;
+use rocksdb::Cache;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Exists from before the first store is made until both carry their identity: what is found beside it was never
+/// in use and is made again.
+const CREATING: &str = "CREATING";
+
+/// Where snapshots are built and received.
+const SNAPSHOTS: &str = "snapshots";
+
+/// An open data directory. Clones share it; it closes with the last of them and of the handles drawn from it.
+#[derive(Clone)]
+pub struct Store {
+    /// Logs and votes of every shard.
+    pub raft: RaftLogStore,
+    /// Versions, ledgers and positions of every shard.
+    pub data: DataStore,
+    dir: Arc<PathBuf>,
+    identity: Arc<Mutex<StoreIdentity>>,
+}
+
+impl Store {
+    /// Opens the directory, or makes it if neither store is there yet. RocksDB's lock keeps a second process out.
+    ///
+    /// * Errors: [`StorageError::IdentityMissing`] if only one of the stores is there,
+    ///   [`StorageError::IdentityMismatch`] if they were made apart, [`StorageError::FormatTooNew`].
+    pub fn open(dir: &Path, options: StoreOptions) -> Result<Self, StorageError> {
+        std::fs::create_dir_all(dir).map_err(StorageError::file("create", dir))?;
+        let cache = Cache::new_lru_cache(options.block_cache_bytes);
+        let found = |store: StoreName| dir.join(store.folder()).join("CURRENT").exists();
+        let unfinished = dir.join(CREATING).exists();
+        let (raft, data) = match (found(StoreName::Raft), found(StoreName::Data)) {
+            _ if unfinished => create(dir, &options, &cache)?,
+            (false, false) => create(dir, &options, &cache)?,
+            (false, true) => return Err(StorageError::IdentityMissing { missing: StoreName::Raft }),
+            (true, false) => return Err(StorageError::IdentityMissing { missing: StoreName::Data }),
+            (true, true) => (
+                RaftLogStore::open(&dir.join(StoreName::Raft.folder()), &options, &cache)?,
+                DataStore::open(&dir.join(StoreName::Data.folder()), &options, &cache)?,
+            ),
+        };
+        let identity = reconcile(&raft, &data)?;
+        let snapshots = dir.join(SNAPSHOTS);
+        std::fs::create_dir_all(&snapshots).map_err(StorageError::file("create", &snapshots))?;
+        Ok(Self { raft, data, dir: Arc::new(dir.to_owned()), identity: Arc::new(Mutex::new(identity)) })
+    }
+
+    /// Who this directory belongs to. `cluster_id` is empty until [`Store::set_membership`].
+    pub fn identity(&self) -> StoreIdentity {
+        self.lock().clone()
+    }
+
+    /// Gives the directory to one node of one cluster, for ever. Repeating it is harmless.
+    ///
+    /// * Errors: [`StorageError::OtherMember`] if it already belongs to another.
+    pub fn set_membership(&self, cluster_id: &str, node: NodeId) -> Result<(), StorageError> {
+        let mut identity = self.lock();
+        if !identity.cluster_id.is_empty() {
+            if identity.cluster_id == cluster_id && identity.node == node.0 {
+                return Ok(());
+            }
+            let (cluster_id, node) = (identity.cluster_id.clone(), NodeId(identity.node));
+            return Err(StorageError::OtherMember { cluster_id, node });
+        }
+        let claimed = StoreIdentity { cluster_id: cluster_id.to_owned(), node: node.0, ..identity.clone() };
+        identity::write(self.data.db(), &claimed)?;
+        identity::write(self.raft.db(), &claimed)?;
+        *identity = claimed;
+        Ok(())
+    }
+
+    /// The data directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The folder for snapshots that are built or received: on the same file system as the stores.
+    pub fn snapshots_dir(&self) -> PathBuf {
+        self.dir.join(SNAPSHOTS)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, StoreIdentity> {
+        self.identity.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Makes both stores under the protection of the `CREATING` file, which is durably gone before anything is used.
+fn create(
+    dir: &Path,
+    options: &StoreOptions,
+    cache: &Cache,
+) -> Result<(RaftLogStore, DataStore), StorageError> {
+    let creating = dir.join(CREATING);
+    files::write_synced(&creating, b"")?;
+    files::sync_dir(dir)?;
+    for store in [StoreName::Raft, StoreName::Data] {
+        files::remove_dir(&dir.join(store.folder()))?;
+    }
+    let raft = RaftLogStore::open(&dir.join(StoreName::Raft.folder()), options, cache)?;
+    let data = DataStore::open(&dir.join(StoreName::Data.folder()), options, cache)?;
+    let identity = identity::draw();
+    identity::write(raft.db(), &identity)?;
+    identity::write(data.db(), &identity)?;
+    std::fs::remove_file(&creating).map_err(StorageError::file("remove", &creating))?;
+    files::sync_dir(dir)?;
+    Ok((raft, data))
+}
+
+/// Checks that the stores belong together. A crash inside [`Store::set_membership`] leaves one of them without
+/// its member; it takes the other's.
+fn reconcile(raft: &RaftLogStore, data: &DataStore) -> Result<StoreIdentity, StorageError> {
+    let in_raft = identity::read(raft.db(), StoreName::Raft)?;
+    let in_data = identity::read(data.db(), StoreName::Data)?;
+    if in_raft.incarnation != in_data.incarnation {
+        return Err(StorageError::IdentityMismatch { raft: in_raft.incarnation, data: in_data.incarnation });
+    }
+    match (in_raft.cluster_id.is_empty(), in_data.cluster_id.is_empty()) {
+        (true, false) => identity::write(raft.db(), &in_data).map(|()| in_data),
+        (false, true) => identity::write(data.db(), &in_raft).map(|()| in_raft),
+        _ if in_raft != in_data => Err(StorageError::OtherMember {
+            cluster_id: in_data.cluster_id,
+            node: NodeId(in_data.node),
+        }),
+        _ => Ok(in_raft),
+    }
+}

@@ -1,0 +1,134 @@
+//! A client of the control server, for the command line and tests.
+
+use crate::control::{Delay, Heal, Isolate, Links, Partition, Refusal};
+use crate::{LinkStatus, Place};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::{Method, Request, StatusCode, header};
+use hyper_util::rt::TokioIo;
+use std::net::SocketAddr;
+use std::time::Duration;
+use tokio::net::TcpStream;
+
+/// How long a request may take: the server is on this machine.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The largest answer taken.
+const ANSWER_BYTES_MAX: usize = 16 << 20;
+
+/// A control request that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// Nobody answers at the address.
+    #[error("link control at {0} cannot be reached: {1}; is `meridian dev` running?")]
+    Unreachable(SocketAddr, std::io::Error),
+    /// No answer in time.
+    #[error("link control at {0} did not answer within {TIMEOUT:?}")]
+    Timeout(SocketAddr),
+    /// The conversation broke.
+    #[error("link control broke off: {0}")]
+    Http(#[from] hyper::Error),
+    /// The server refused the request.
+    #[error("link control refused ({status}): {message}")]
+    Refused {
+        /// HTTP status.
+        status: u16,
+        /// What to do.
+        message: String,
+    },
+    /// The answer is not what a control server says.
+    #[error("link control's answer makes no sense: {0}")]
+    Answer(Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// Talks to a control server: one connection for each request.
+#[derive(Clone, Copy, Debug)]
+pub struct WanControl {
+    address: SocketAddr,
+}
+
+impl WanControl {
+    /// A client of the server at this address; connects at the first request.
+    pub fn new(address: SocketAddr) -> Self {
+        Self { address }
+    }
+
+    /// All links.
+    pub async fn links(&self) -> Result<Vec<LinkStatus>, ControlError> {
+        self.ask(Method::GET, "/links", Bytes::new()).await
+    }
+
+    /// Blocks both directions between two places.
+    pub async fn partition(&self, a: Place, b: Place) -> Result<Vec<LinkStatus>, ControlError> {
+        self.post("/partition", &Partition { a, b, one_way: false }).await
+    }
+
+    /// Blocks what goes from `a` to `b`.
+    pub async fn partition_one_way(&self, a: Place, b: Place) -> Result<Vec<LinkStatus>, ControlError> {
+        self.post("/partition", &Partition { a, b, one_way: true }).await
+    }
+
+    /// Cuts a place off from everything outside it.
+    pub async fn isolate(&self, region: Place) -> Result<Vec<LinkStatus>, ControlError> {
+        self.post("/isolate", &Isolate { region }).await
+    }
+
+    /// Lets everything between two places through.
+    pub async fn heal(&self, a: Place, b: Place) -> Result<Vec<LinkStatus>, ControlError> {
+        self.post("/heal", &Heal { a: Some(a), b: Some(b) }).await
+    }
+
+    /// Lets everything through.
+    pub async fn heal_all(&self) -> Result<Vec<LinkStatus>, ControlError> {
+        self.post("/heal", &Heal { a: None, b: None }).await
+    }
+
+    /// Changes the RTT between two places.
+    pub async fn set_delay(&self, a: Place, b: Place, rtt: Duration) -> Result<Vec<LinkStatus>, ControlError> {
+        self.post("/delay", &Delay { a, b, rtt_ms: rtt.as_secs_f64() * 1e3 }).await
+    }
+
+    async fn post(&self, path: &str, body: &impl serde::Serialize) -> Result<Vec<LinkStatus>, ControlError> {
+        let body = serde_json::to_vec(body).map_err(|e| ControlError::Answer(e.into()))?;
+        self.ask(Method::POST, path, body.into()).await
+    }
+
+    async fn ask(&self, method: Method, path: &str, body: Bytes) -> Result<Vec<LinkStatus>, ControlError> {
+        tokio::time::timeout(TIMEOUT, self.exchange(method, path, body))
+            .await
+            .unwrap_or(Err(ControlError::Timeout(self.address)))
+    }
+
+    async fn exchange(&self, method: Method, path: &str, body: Bytes) -> Result<Vec<LinkStatus>, ControlError> {
+        let stream = TcpStream::connect(self.address).await.map_err(|e| ControlError::Unreachable(self.address, e))?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::HOST, self.address.to_string())
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(Full::new(body))
+            .expect("method, path and headers are well formed");
+        let answer = async {
+            let response = sender.send_request(request).await?;
+            let status = response.status();
+            let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
+            Ok::<_, ControlError>((status, body.map_err(ControlError::Answer)?.to_bytes()))
+        };
+        let mut connection = std::pin::pin!(connection);
+        let mut answer = std::pin::pin!(answer);
+        let (status, body) = tokio::select! {
+            biased;
+            answer = &mut answer => answer?,
+            // The connection ends when the response is complete; what it has read is still to be taken.
+            ended = &mut connection => { ended?; answer.await? }
+        };
+        if status == StatusCode::OK {
+            let links: Links = serde_json::from_slice(&body).map_err(|e| ControlError::Answer(e.into()))?;
+            return Ok(links.links);
+        }
+        let message = serde_json::from_slice::<Refusal>(&body)
+            .map_or_else(|_| String::from_utf8_lossy(&body).into_owned(), |refusal| refusal.error);
+        Err(ControlError::Refused { status: status.as_u16(), message })
+    }
+}
