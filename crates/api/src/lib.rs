@@ -1,1 +1,25 @@
-//! placeholder
+//! gRPC services and the gateway: how a request finds its shard, its replica and its answer.
+//!
+//! This crate alone knows how a client's request is routed, retried inside the cluster, released by its clock
+//! and answered; what is committed and what may be read it asks the crates below.
+//!
+//! * [`Context`]: what all services of a node share.
+//! * `serve`: answers at one replica. `gateway`: finds the replica, local or remote. `floor`: what physics asks.
+//! * `kv`, `tables`, `cluster`: the public services. `peer`: the service between nodes. `http`: health, metrics.
+
+mod cluster;
+mod context;
+mod failure;
+mod floor;
+mod gateway;
+mod http;
+mod kv;
+mod peer;
+mod serve;
+mod services;
+mod tables;
+
+pub use cluster::node_status;
+pub use context::{Context, Deadlines};
+pub use http::http_routes;
+pub use services::routes;

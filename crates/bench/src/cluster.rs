@@ -55,10 +55,8 @@ pub async fn run(
         floors: floors(&status, &described),
     };
     let session = |client: Client| move || ClientSession(client.session());
-    let regions = regions
-        .into_iter()
-        .map(|(region, client)| RegionSessions { region, session: session(client) })
-        .collect();
+    let regions =
+        regions.into_iter().map(|(region, client)| RegionSessions { region, session: session(client) }).collect();
     run_sessions(options, &cluster, regions, stop).await
 }
 
@@ -118,11 +116,17 @@ mod tests {
     fn floors_come_from_the_cluster_itself() {
         let replica = |node, region: &str, voter| pb::Replica { node, region: region.into(), voter };
         let shard = pb::Shard {
-            replicas: vec![replica(1, "us", true), replica(2, "eu", true), replica(3, "ap", true), replica(4, "sa", false)],
+            replicas: vec![
+                replica(1, "us", true),
+                replica(2, "eu", true),
+                replica(3, "ap", true),
+                replica(4, "sa", false),
+            ],
             leader: 2,
             ..pb::Shard::default()
         };
-        let rtt = |from: &str, to: &str, ms: u64| pb::RegionRtt { from: from.into(), to: to.into(), rtt_ns: ms * 1_000_000 };
+        let rtt =
+            |from: &str, to: &str, ms: u64| pb::RegionRtt { from: from.into(), to: to.into(), rtt_ns: ms * 1_000_000 };
         let node = |latest, reachable| pb::NodeStatus {
             reachable,
             clock: Some(pb::ClockStatus { earliest: 1000, latest, ..pb::ClockStatus::default() }),

@@ -139,10 +139,16 @@ mod tests {
 
     #[test]
     fn quorums_inside_one_region_and_of_one_voter_are_free() {
-        assert_eq!(three(Some("us"), &["us", "us", "us"], &["us"]).floor(&"us".into(), Measured::Write, None), Some(ms(0)));
+        assert_eq!(
+            three(Some("us"), &["us", "us", "us"], &["us"]).floor(&"us".into(), Measured::Write, None),
+            Some(ms(0))
+        );
         assert_eq!(three(Some("us"), &["us"], &["us"]).floor(&"eu".into(), Measured::Write, None), Some(ms(70)));
         // Two voters in one region, one elsewhere: a majority sits in the region.
-        assert_eq!(three(Some("us"), &["us", "us", "ap"], &["us"]).floor(&"us".into(), Measured::Write, None), Some(ms(0)));
+        assert_eq!(
+            three(Some("us"), &["us", "us", "ap"], &["us"]).floor(&"us".into(), Measured::Write, None),
+            Some(ms(0))
+        );
     }
 
     #[test]

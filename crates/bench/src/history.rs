@@ -45,6 +45,24 @@ pub struct Version {
     pub version: Option<u64>,
 }
 
+/// A version that a record says was found, borrowed from the record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found<'a> {
+    /// The key.
+    pub key: &'a str,
+    /// The value's name; `None`: the key had none.
+    pub value: Option<&'a str>,
+    /// Commit timestamp of the version, when there is one and it is known.
+    pub version: Option<u64>,
+}
+
+impl Version {
+    /// The same, borrowed.
+    pub fn as_found(&self) -> Found<'_> {
+        Found { key: &self.key, value: self.value.as_deref(), version: self.version }
+    }
+}
+
 /// What a transaction required of a key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -158,14 +176,14 @@ impl Record {
     }
 
     /// The versions that it found; empty unless the outcome is `ok`. A scan names only keys that had a value.
-    pub fn found(&self) -> Vec<Version> {
+    pub fn found(&self) -> Vec<Found<'_>> {
         match self.op {
             _ if self.outcome != Outcome::Ok => Vec::new(),
             OpKind::Get => {
-                vec![Version { key: self.key.clone(), value: self.value.clone(), version: self.version }]
+                vec![Found { key: &self.key, value: self.value.as_deref(), version: self.version }]
             }
-            OpKind::Txn => self.txn.iter().flat_map(|t| t.found.clone()).collect(),
-            OpKind::Scan => self.scan.iter().flat_map(|s| s.found.clone()).collect(),
+            OpKind::Txn => self.txn.iter().flat_map(|t| &t.found).map(Version::as_found).collect(),
+            OpKind::Scan => self.scan.iter().flat_map(|s| &s.found).map(Version::as_found).collect(),
             OpKind::Put | OpKind::Delete => Vec::new(),
         }
     }
@@ -215,6 +233,8 @@ mod tests {
     #[test]
     fn golden_lines_round_trip() {
         let records = read(GOLDEN.join("\n\n").as_bytes()).unwrap();
+        let documented = include_str!("../../../docs/bench.md");
+        assert!(GOLDEN.iter().all(|line| documented.contains(line)), "the format changed: change docs/bench.md");
         let written: Vec<_> = records.iter().map(|r| serde_json::to_string(r).unwrap()).collect();
         assert_eq!(written, GOLDEN);
         assert_eq!(records[0].writes(), [("user000000000007", Some("00000000000000a1-3-12"))]);

@@ -132,9 +132,8 @@ impl Plan<'_> {
         let Some(first) = regions.first_mut() else { return Err(BenchError::NoRegion) };
         let now = Mono::now();
         let shared = self.region(&first.region, now..now);
-        let workers = (0..self.options.load_clients)
-            .map(|_| self.worker(&shared, (first.session)(), processes))
-            .collect();
+        let workers =
+            (0..self.options.load_clients).map(|_| self.worker(&shared, (first.session)(), processes)).collect();
         let loaded = Arc::new(AtomicU64::new(0));
         let progress = tokio::spawn(show_load(self.options.progress, self.options.keys, loaded.clone()));
         let ended = load(workers, self.options.keys, loaded, stop).await;
@@ -218,13 +217,7 @@ impl Plan<'_> {
     }
 }
 
-fn new_worker<S>(
-    run: u64,
-    value_bytes: usize,
-    region: Arc<Region>,
-    session: S,
-    processes: &AtomicU64,
-) -> Worker<S> {
+fn new_worker<S>(run: u64, value_bytes: usize, region: Arc<Region>, session: S, processes: &AtomicU64) -> Worker<S> {
     let process = processes.fetch_add(1, Ordering::Relaxed);
     Worker { process, region, session, values: UniqueValues::new(run, process, value_bytes) }
 }

@@ -8,6 +8,9 @@ use std::time::Duration;
 /// Significant decimal digits of recorded times.
 const DIGITS: u8 = 3;
 
+/// Longest time that is told apart from longer ones: an hour, in nanoseconds.
+const LONGEST_NS: u64 = 3_600_000_000_000;
+
 /// What is told apart in reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Measured {
@@ -38,7 +41,7 @@ pub(crate) struct Cell {
 
 impl Cell {
     fn new() -> Self {
-        let histogram = || Histogram::new(DIGITS).expect("three digits are in the allowed range of one to five");
+        let histogram = || Histogram::new_with_bounds(1, LONGEST_NS, DIGITS).expect("valid bounds and digits");
         Self { latency: histogram(), staleness: histogram(), errors: 0 }
     }
 }

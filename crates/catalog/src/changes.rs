@@ -6,18 +6,14 @@
 //! so with the reason that the client is to see.
 
 use crate::planner::{Hosted, Plan, Site, plan};
-use crate::records::{
-    Cluster, Node, Record, Replica, Shard, Table, cluster_key, node_key, table_key,
-};
+use crate::records::{Cluster, Node, Record, Replica, Shard, Table, cluster_key, node_key, table_key};
 use crate::view::CatalogView;
 use bytes::Bytes;
 use meridian_proto::internal::v1::Mutation;
 use meridian_proto::v1::precondition::Condition;
 use meridian_proto::v1::write_op::{Action, Remove};
-use meridian_proto::v1::{Precondition, RequestId, WriteOp};
-use meridian_types::{
-    Error, KeyRange, Limits, NodeId, Placement, Reason, ShardId, TableId, Timestamp,
-};
+use meridian_proto::v1::{self, Precondition, WriteOp};
+use meridian_types::{Error, KeyRange, Limits, NodeId, Placement, Reason, RequestId, ShardId, TableId, Timestamp};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -230,8 +226,9 @@ impl Change {
     }
 
     fn into_mutation(self, id: RequestId) -> Mutation {
+        let RequestId { time, client, sequence } = id;
         Mutation {
-            request_id: Some(id),
+            request_id: Some(v1::RequestId { time_ns: time.0, client, sequence }),
             table: TableId::CATALOG.0,
             preconditions: self.preconditions,
             writes: self.writes,

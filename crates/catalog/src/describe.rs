@@ -17,9 +17,7 @@ pub fn placement_to_proto(placement: &Placement) -> v1::Placement {
             leader: leader.iter().map(|region| region.0.clone()).collect(),
             survive: *survive,
         }),
-        Placement::Regional { home } => {
-            placement::Preset::Regional(placement::Regional { home: home.0.clone() })
-        }
+        Placement::Regional { home } => placement::Preset::Regional(placement::Regional { home: home.0.clone() }),
     };
     v1::Placement { preset: Some(preset) }
 }

@@ -18,7 +18,9 @@ pub use changes::{
 };
 pub use describe::{member, placement_from_proto, placement_to_proto, table_to_proto};
 pub use planner::{Hosted, Plan, PlannedReplica, Site, plan, plan_catalog};
-pub use records::{Cluster, Node, Record, RecordError, Replica, Shard, Table, cluster_key, next_id_key, node_key, table_key};
+pub use records::{
+    Cluster, Node, Record, RecordError, Replica, Shard, Table, cluster_key, next_id_key, node_key, table_key,
+};
 pub use rtt::RttMatrix;
 pub use timing::{RaftTiming, timing_for};
 pub use view::{Catalog, CatalogError, CatalogView, Versioned};

@@ -174,11 +174,7 @@ fn distances<'d>(
     Ok(found)
 }
 
-fn plan_regional<'a>(
-    sites: &'a [Site],
-    home: &RegionId,
-    hosted: &Hosted,
-) -> Result<(Sites<'a>, Sites<'a>), Error> {
+fn plan_regional<'a>(sites: &'a [Site], home: &RegionId, hosted: &Hosted) -> Result<(Sites<'a>, Sites<'a>), Error> {
     let mut regions: BTreeMap<&RegionId, Sites<'a>> = BTreeMap::new();
     for site in sites {
         regions.entry(&site.region).or_default().push(site);

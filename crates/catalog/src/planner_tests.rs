@@ -44,10 +44,10 @@ fn presets_are_placed_for_the_smallest_quorum_round_trip() {
         (&LAN, lan(), "global:c", &[3, 1, 2], &[], 100),
         (&LAN, lan(), "regional:local", &[1, 2, 3], &[], 100),
     ];
-    for (places, rtts, placement, voters, mut_learners, heartbeat_ms) in table {
+    for (places, rtts, placement, voters, learners, heartbeat_ms) in table {
         let plan = planned(&sites(places), &rtts, placement).unwrap();
         let (got_voters, mut got_learners) = members(&plan);
-        let mut learners = mut_learners.to_vec();
+        let mut learners = learners.to_vec();
         got_learners.sort_unstable();
         learners.sort_unstable();
         assert_eq!((got_voters.as_slice(), got_learners), (voters, learners), "{places:?} {placement}");
@@ -100,8 +100,7 @@ fn shards_spread_over_the_nodes_of_a_region() {
     let sites = sites(&["us-east", "us-east", "eu-west", "eu-west", "ap-northeast"]);
     let mut hosted = Hosted::from([(NodeId(1), 1)]);
     let global = Placement::Global { leader: vec![], survive: 1 };
-    let plans: Vec<_> =
-        (0..3).map(|_| members(&plan(&sites, &three(), &global, &mut hosted).unwrap()).0).collect();
+    let plans: Vec<_> = (0..3).map(|_| members(&plan(&sites, &three(), &global, &mut hosted).unwrap()).0).collect();
     assert_eq!(plans, [[2, 3, 5], [1, 4, 5], [2, 3, 5]], "the least loaded first, then the smallest number");
     assert_eq!(hosted, Hosted::from([(NodeId(1), 2), (NodeId(2), 2), (NodeId(3), 2), (NodeId(4), 1), (NodeId(5), 3)]));
 }

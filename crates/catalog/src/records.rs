@@ -96,7 +96,7 @@ pub struct Replica {
     pub node: NodeId,
     /// That node's region.
     pub region: RegionId,
-    /// Where its peers reach it: `host:port`.
+    /// Where its peers reached it when it was placed: `host:port`. The node's own record has the newest address.
     pub address: String,
     /// Counts towards the quorum; a learner otherwise.
     pub voter: bool,
@@ -317,3 +317,7 @@ fn decode_timing(timing: Option<&wire::RaftTiming>) -> Result<RaftTiming, &'stat
 fn nanos(d: Duration) -> u64 {
     u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+#[path = "records_tests.rs"]
+mod tests;

@@ -118,9 +118,7 @@ mod tests {
     fn a_quorum_is_the_nearest_majority() {
         let rtts = presets::five();
         let regions = |names: &[&str]| names.iter().map(|n| RegionId::from(*n)).collect::<Vec<_>>();
-        let ms = |leader: &str, names: &[&str]| {
-            rtts.quorum(&leader.into(), &regions(names)).map(|rtt| rtt.as_millis())
-        };
+        let ms = |leader: &str, names: &[&str]| rtts.quorum(&leader.into(), &regions(names)).map(|rtt| rtt.as_millis());
         assert_eq!(ms("us-east-1", &["us-east-1"]), Some(0));
         assert_eq!(ms("us-east-1", &["us-east-1", "us-west-2", "eu-west-1"]), Some(63));
         let all = ["us-east-1", "us-west-2", "eu-west-1", "ap-northeast-1", "ap-southeast-2"];

@@ -82,12 +82,16 @@ mod tests {
     #[test]
     fn classes_end_where_they_say() {
         let timing = |us| timing_for(Duration::from_micros(us)).heartbeat_ms;
-        let table = [(250, 100), (5_000, 100), (5_001, 200), (50_000, 200), (63_000, 300), (140_000, 450), (200_000, 450)];
+        let table =
+            [(250, 100), (5_000, 100), (5_001, 200), (50_000, 200), (63_000, 300), (140_000, 450), (200_000, 450)];
         for (us, heartbeat_ms) in table {
             assert_eq!(timing(us), heartbeat_ms, "{us} us");
         }
         let slowest = RaftTiming { heartbeat_ms: 600, election_min_ms: 1500, election_max_ms: 3000 };
-        assert_eq!((timing_for(Duration::from_millis(201)), timing_for(Duration::from_millis(300))), (slowest, slowest));
+        assert_eq!(
+            (timing_for(Duration::from_millis(201)), timing_for(Duration::from_millis(300))),
+            (slowest, slowest)
+        );
     }
 
     #[test]

@@ -16,7 +16,9 @@ Exit codes:
   1  failed; the write that failed had no effect
   2  the command line was not understood
   3  a precondition did not hold, or the key has no value
-  4  outcome unknown: a write may or may not have taken effect";
+  4  outcome unknown: a write may or may not have taken effect
+
+With --format json, errors are JSON too, on stderr. MERIDIAN_LOG=debug shows every attempt.";
 
 /// The key has no value at the read timestamp.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +45,34 @@ pub(crate) fn code(error: &anyhow::Error) -> u8 {
     }
 }
 
+/// The error and its causes in one line. A cause that the error above it has already told is not told again.
+pub(crate) fn message(error: &anyhow::Error) -> String {
+    let mut message = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if message.is_empty() {
+            message = cause;
+        } else if !message.contains(&cause) {
+            message = format!("{message}: {cause}");
+        }
+    }
+    message
+}
+
+/// The same for programs: the message, and what the client knows of the operation.
+pub(crate) fn json(error: &anyhow::Error) -> serde_json::Value {
+    let client = error.downcast_ref::<Error>();
+    let outcome = client.map(|e| match e.fate() {
+        Fate::NotApplied => "not_applied",
+        Fate::Unknown => "unknown",
+    });
+    serde_json::json!({
+        "error": message(error),
+        "reason": client.map(|e| e.reason().name()),
+        "outcome": outcome,
+        "attempts": client.map(|e| e.attempts),
+    })
+}
+
 /// Whether the reader of our output went away, as `head` does: not a failure.
 pub(crate) fn is_closed_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
@@ -67,6 +97,20 @@ mod tests {
         assert_eq!(code(&NotFound.into()), CONDITION);
         assert_eq!(code(&SomeUnknown(3).into()), UNKNOWN);
         assert_eq!(code(&anyhow::anyhow!("anything")), ERROR);
+    }
+
+    #[test]
+    fn programs_are_told_what_the_client_knows() {
+        let known = json(&failed(Reason::OutcomeUnknown));
+        assert_eq!((&known["reason"], &known["outcome"]), (&"OUTCOME_UNKNOWN".into(), &"unknown".into()));
+        assert_eq!(json(&NotFound.into())["outcome"], serde_json::Value::Null);
+    }
+
+    #[test]
+    fn a_message_tells_each_cause_once() {
+        let missing = std::io::Error::from(std::io::ErrorKind::NotFound);
+        let told = anyhow::Error::from(missing).context("cannot open f: entity not found").context("import");
+        assert_eq!(message(&told), "import: cannot open f: entity not found");
     }
 
     #[test]

@@ -12,9 +12,12 @@ mod exit;
 mod output;
 mod records;
 mod reply;
+#[cfg(test)]
+mod tests;
 mod text;
 
 use clap::Parser as _;
+use output::Format;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
@@ -29,11 +32,15 @@ fn main() -> ExitCode {
             return exit::ERROR.into();
         }
     };
+    let format = cli.global.format;
     match runtime.block_on(commands::run(cli)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if exit::is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            match format {
+                Format::Human => eprintln!("error: {}", exit::message(&error)),
+                Format::Json => eprintln!("{}", exit::json(&error)),
+            }
             exit::code(&error).into()
         }
     }

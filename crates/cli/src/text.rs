@@ -4,11 +4,17 @@
 //! written in the same way, so what is printed can always be passed back. With `--hex` everything is hexadecimal.
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
+use base64::{alphabet, engine::DecodePaddingMode};
 use bytes::Bytes;
 use std::fmt::Write as _;
 
 const BASE64: &str = "base64:";
+/// Writes padding, reads with or without it.
+const CODEC: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
 
 /// How bytes are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,7 +51,7 @@ impl Encoding {
         match (self, text.strip_prefix(BASE64)) {
             (Self::Hex, _) => unhex(text).map(Bytes::from).ok_or_else(|| BadText::Hex(text.to_owned())),
             (Self::Text, Some(rest)) => {
-                STANDARD.decode(rest).map(Bytes::from).map_err(|_| BadText::Base64(rest.to_owned()))
+                CODEC.decode(rest).map(Bytes::from).map_err(|_| BadText::Base64(rest.to_owned()))
             }
             (Self::Text, None) => Ok(Bytes::copy_from_slice(text.as_bytes())),
         }
@@ -56,12 +62,11 @@ impl Encoding {
         match (self, std::str::from_utf8(bytes)) {
             (Self::Hex, _) => hex(bytes),
             (Self::Text, Ok(text)) if !text.starts_with(BASE64) => text.to_owned(),
-            (Self::Text, _) => format!("{BASE64}{}", STANDARD.encode(bytes)),
+            (Self::Text, _) => format!("{BASE64}{}", CODEC.encode(bytes)),
         }
     }
 
-    /// `KEY=VALUE`, split at the first equals sign. A key that contains one is written as `base64:` (whose padding
-    /// may be left to the end: a sign that is followed by another, or by nothing but the value, still splits once).
+    /// `KEY=VALUE`, split at the first equals sign. A key that contains one is written as `base64:` without padding.
     pub(crate) fn pair(self, text: &str) -> Result<(Bytes, Bytes), BadText> {
         let (key, value) = text.split_once('=').ok_or_else(|| BadText::Pair(text.to_owned()))?;
         Ok((self.decode(key)?, self.decode(value)?))
@@ -128,6 +133,8 @@ mod tests {
     fn pairs_split_at_the_first_sign() {
         let (key, value) = Encoding::Text.pair("k=a=b").unwrap();
         assert_eq!((&key[..], &value[..]), (&b"k"[..], &b"a=b"[..]));
+        let (key, value) = Encoding::Text.pair("base64:az0=v").unwrap();
+        assert_eq!((&key[..], &value[..]), (&b"k="[..], &b"v"[..]));
         assert!(matches!(Encoding::Text.pair("k"), Err(BadText::Pair(_))));
     }
 

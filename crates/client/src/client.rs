@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 use tonic::transport::Channel;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 /// Largest reply that is accepted, in bytes: well above a full page of a scan with its row headers.
 pub(crate) const REPLY_BYTES_MAX: usize = 16 << 20;
@@ -87,13 +87,13 @@ impl Client {
         }
     }
 
-    /// What an attempt's failure means. A status that no Meridian node made says that the way to the gateway broke.
+    /// What an attempt's failure means.
     fn failed(&self, operation: Operation, gateway: usize, status: &Status) -> Cause {
-        if !is_answer(status) {
-            self.gateways.mark_down(gateway);
-        }
         let mut cause = from_status(status, effect(operation));
         if !is_answer(status) {
+            if is_broken(status) {
+                self.gateways.mark_down(gateway);
+            }
             cause.message = format!("gateway {}: {}", self.gateways.address(gateway), cause.message);
         }
         cause
@@ -108,6 +108,12 @@ impl Client {
             Effect::Write => Cause::new(Reason::OutcomeUnknown, message),
         }
     }
+}
+
+/// Whether a status that is no node's answer says that the way to the gateway is broken: the transport on this side
+/// gives a source, what sits between says `UNAVAILABLE`. Others are about this one request.
+fn is_broken(status: &Status) -> bool {
+    std::error::Error::source(status).is_some() || status.code() == Code::Unavailable
 }
 
 fn effect(operation: Operation) -> Effect {

@@ -1,5 +1,7 @@
 //! The interval clock against a source whose error is known.
 
+#![expect(clippy::unwrap_used, reason = "a helper of a test may fail the test")]
+
 use meridian_clock::{Clock, ClockConfig, Mono, PeerVerdict, SimulatedSource, SourceKind, Unsafe};
 use meridian_types::{Interval, NodeId, Timestamp};
 use proptest::prelude::*;

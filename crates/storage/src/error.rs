@@ -58,7 +58,9 @@ pub enum StorageError {
         what: String,
     },
     /// One of the two stores is gone: this node may not come back as the replica that it was.
-    #[error("{missing} is missing beside a store that belongs with it; restore it, or give the node an empty directory and a new node id")]
+    #[error(
+        "{missing} is missing beside a store that belongs with it; restore it, or give the node an empty directory and a new node id"
+    )]
     IdentityMissing {
         /// The store that is not there.
         missing: StoreName,

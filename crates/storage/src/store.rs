@@ -95,11 +95,7 @@ impl Store {
 }
 
 /// Makes both stores under the protection of the `CREATING` file, which is durably gone before anything is used.
-fn create(
-    dir: &Path,
-    options: &StoreOptions,
-    cache: &Cache,
-) -> Result<(RaftLogStore, DataStore), StorageError> {
+fn create(dir: &Path, options: &StoreOptions, cache: &Cache) -> Result<(RaftLogStore, DataStore), StorageError> {
     let creating = dir.join(CREATING);
     files::write_synced(&creating, b"")?;
     files::sync_dir(dir)?;
@@ -127,10 +123,9 @@ fn reconcile(raft: &RaftLogStore, data: &DataStore) -> Result<StoreIdentity, Sto
     match (in_raft.cluster_id.is_empty(), in_data.cluster_id.is_empty()) {
         (true, false) => identity::write(raft.db(), &in_data).map(|()| in_data),
         (false, true) => identity::write(data.db(), &in_raft).map(|()| in_raft),
-        _ if in_raft != in_data => Err(StorageError::OtherMember {
-            cluster_id: in_data.cluster_id,
-            node: NodeId(in_data.node),
-        }),
+        _ if in_raft != in_data => {
+            Err(StorageError::OtherMember { cluster_id: in_data.cluster_id, node: NodeId(in_data.node) })
+        }
         _ => Ok(in_raft),
     }
 }

@@ -95,7 +95,8 @@ mod tests {
     #[test]
     fn every_outcome_has_its_reason_and_fate() {
         let refused = Refused { precondition: 0, found_version: 7, reveals: 7 };
-        let table: [(Option<Decision>, Option<(Reason, Fate)>); 10] = [
+        type Row = (Option<Decision>, Option<(Reason, Fate)>);
+        let table: [Row; 10] = [
             (Some(Decision::Committed(Done::default())), None),
             (Some(Decision::Refused(refused)), Some((Reason::PreconditionFailed, Fate::NotApplied))),
             (Some(Decision::IdReused(IdReused {})), Some((Reason::RequestIdReused, Fate::NotApplied))),

@@ -31,7 +31,8 @@ fn with_history() -> Shard {
 fn preconditions_hold_or_refuse() {
     let (live, dead) = (START, START + 2);
     let refused = |found_version, reveals| Some((found_version, reveals));
-    let table: [(&'static str, Condition, Option<(u64, u64)>); 18] = [
+    type Row = (&'static str, Condition, Option<(u64, u64)>);
+    let table: [Row; 18] = [
         ("live", Value("v".into()), None),
         ("live", Value("w".into()), refused(live, live)),
         ("live", Value("".into()), refused(live, live)),

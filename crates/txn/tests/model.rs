@@ -13,7 +13,7 @@ use meridian_proto::v1::Row;
 use meridian_proto::v1::precondition::Condition;
 use meridian_proto::v1::write_op::Action;
 use meridian_txn::id_from_proto;
-use meridian_types::{RequestId, Timestamp};
+use meridian_types::{KeyRange, RequestId, Timestamp};
 use proptest::prelude::*;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -168,8 +168,16 @@ fn log(steps: Vec<Vec<Step>>, gaps: &[u64]) -> Vec<(u64, Vec<Mutation>)> {
     entries
 }
 
-/// Everything that can be observed of a shard: all versions at all times, and the records of all ids ever used.
-fn dump(shard: &Shard, log: &[(u64, Vec<Mutation>)]) -> (BTreeSet<(Bytes, u64, Option<Bytes>)>, Vec<Option<Bytes>>) {
+/// Everything that can be observed of a shard.
+#[derive(Debug, PartialEq)]
+struct Dump {
+    /// Key, timestamp and value of every version that is visible at some stamp of the log.
+    versions: BTreeSet<(Bytes, u64, Option<Bytes>)>,
+    /// The ledger's record of every id in the log.
+    records: Vec<Option<Bytes>>,
+}
+
+fn dump(shard: &Shard, log: &[(u64, Vec<Mutation>)]) -> Dump {
     let view = shard.view();
     let mutations = || log.iter().flat_map(|(_, mutations)| mutations);
     let stamps = log.iter().flat_map(|(ts, mutations)| (0..mutations.len() as u64).map(move |i| ts + i));
@@ -184,11 +192,17 @@ fn dump(shard: &Shard, log: &[(u64, Vec<Mutation>)]) -> (BTreeSet<(Bytes, u64, O
     let id = |m: &Mutation| id_from_proto(m.request_id.as_ref().expect("every request has an id"));
     let record = |m| view.ledger(shard.scope.shard, &id(m)).expect("the store reads");
     let records = mutations().map(record).collect();
-    (versions, records)
+    Dump { versions, records }
+}
+
+/// Empties a shard, so that many cases share one store.
+fn clear(shard: &mut Shard) {
+    shard.store.clear_shard(shard.scope.shard, TABLE, &KeyRange::all()).expect("the store clears the shard");
+    shard.last_ts = Timestamp(START - 1);
 }
 
 fn cases() -> ProptestConfig {
-    ProptestConfig { cases: 64, ..ProptestConfig::default() }
+    ProptestConfig { cases: 192, ..ProptestConfig::default() }
 }
 
 #[test]
@@ -199,7 +213,7 @@ fn a_store_and_the_model_agree() {
         let log = log(steps, &gaps);
         let mut shard = shard.borrow_mut();
         let mut model = Model { last: START - 1, ..Model::default() };
-        shard.clear();
+        clear(&mut shard);
         for (ts, mutations) in &log {
             let wanted: Vec<_> = (*ts..).zip(mutations).map(|(ts, m)| model.apply(ts, m)).collect();
             prop_assert_eq!(shard.entry(*ts, mutations), wanted);
@@ -207,7 +221,7 @@ fn a_store_and_the_model_agree() {
         let modelled = model.versions.iter().flat_map(|(key, list)| {
             list.iter().map(|(ts, value)| (key.clone(), *ts, value.clone()))
         });
-        prop_assert_eq!(dump(&shard, &log).0, modelled.collect::<BTreeSet<_>>());
+        prop_assert_eq!(dump(&shard, &log).versions, modelled.collect::<BTreeSet<_>>());
     });
 }
 
@@ -218,7 +232,7 @@ fn replicas_agree_however_mutations_share_entries() {
     proptest!(cases(), |(steps in steps(), gaps in gaps)| {
         let log = log(steps, &gaps);
         let mut shards = shards.borrow_mut();
-        shards.iter_mut().for_each(Shard::clear);
+        shards.iter_mut().for_each(clear);
         let [grouped, again, single] = &mut *shards;
         for (ts, mutations) in &log {
             let outcomes = grouped.entry(*ts, mutations);

@@ -74,7 +74,13 @@ fn row(region: &RegionId, what: Measured, level: Option<&'static str>, cell: &Ce
 
 fn latency(h: &Histogram<u64>) -> Option<LatencyUs> {
     let at = |quantile| micros(h.value_at_quantile(quantile));
-    (!h.is_empty()).then(|| LatencyUs { p50: at(0.5), p90: at(0.9), p99: at(0.99), p999: at(0.999), max: micros(h.max()) })
+    (!h.is_empty()).then(|| LatencyUs {
+        p50: at(0.5),
+        p90: at(0.9),
+        p99: at(0.99),
+        p999: at(0.999),
+        max: micros(h.max()),
+    })
 }
 
 fn staleness(h: &Histogram<u64>) -> Option<StalenessUs> {

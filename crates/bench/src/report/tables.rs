@@ -4,8 +4,21 @@ use super::schema::{Report, ResultRow};
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets::UTF8_FULL_CONDENSED};
 
 const HEADINGS: [&str; 15] = [
-    "region", "op", "consistency", "count", "errors", "per s", "p50", "p90", "p99", "p99.9", "max", "floor",
-    "p50/floor", "p99/floor", "staleness p50/p99",
+    "region",
+    "op",
+    "consistency",
+    "count",
+    "errors",
+    "per s",
+    "p50",
+    "p90",
+    "p99",
+    "p99.9",
+    "max",
+    "floor",
+    "p50/floor",
+    "p99/floor",
+    "staleness p50/p99",
 ];
 
 /// Columns before this one hold text.
@@ -43,7 +56,7 @@ pub fn tables(report: &Report) -> String {
 
 fn new_table(headings: Vec<&str>) -> Table {
     let mut table = Table::new();
-    table.load_preset(UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Disabled).set_header(headings);
+    table.load_style(UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Disabled).set_header(headings);
     table
 }
 

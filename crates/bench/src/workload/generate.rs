@@ -80,8 +80,7 @@ mod tests {
 
     fn draws(workload: Workload, seed: u64, client: u64) -> Vec<Op> {
         let options = BenchOptions { workload, seed, ..BenchOptions::default() };
-        let mut generator =
-            Generator::new(&options, Arc::new(KeySpace::new(options.keys))).for_client(seed, client);
+        let mut generator = Generator::new(&options, Arc::new(KeySpace::new(options.keys))).for_client(seed, client);
         (0..5000).map(|_| generator.draw()).collect()
     }
 
@@ -94,9 +93,8 @@ mod tests {
 
     #[test]
     fn shares_are_as_stated() {
-        let share = |workload, is: fn(&Op) -> bool| {
-            draws(workload, 9, 0).iter().filter(|op| is(op)).count() as f64 / 50.0
-        };
+        let share =
+            |workload, is: fn(&Op) -> bool| draws(workload, 9, 0).iter().filter(|op| is(op)).count() as f64 / 50.0;
         assert!((share(Workload::A, |op| matches!(op, Op::Update { .. })) - 50.0).abs() < 3.0);
         assert!((share(Workload::D, |op| matches!(op, Op::Insert { .. })) - 5.0).abs() < 1.5);
         assert!((share(Workload::E, |op| matches!(op, Op::Scan { .. })) - 95.0).abs() < 1.5);

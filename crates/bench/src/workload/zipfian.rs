@@ -7,7 +7,7 @@
 use rand::{Rng, RngExt as _};
 
 /// YCSB's constant.
-pub const THETA: f64 = 0.99;
+const THETA: f64 = 0.99;
 
 /// A generator of ranks `0..items`.
 #[derive(Clone, Debug)]

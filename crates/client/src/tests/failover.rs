@@ -2,6 +2,7 @@
 
 use super::gateway::{ScriptedGateway, Step, config};
 use crate::{Client, ClientConfig, Fate, Gateway, Reason, RetryPolicy};
+use tonic::Code;
 
 #[tokio::test]
 async fn the_own_region_comes_first() {
@@ -49,6 +50,16 @@ async fn a_gateway_that_answers_again_is_used_again() {
     })
     .await
     .expect("the nearest gateway answers and is used");
+}
+
+#[tokio::test]
+async fn a_status_about_one_request_does_not_count_against_the_gateway() {
+    let us = ScriptedGateway::start("us", [Step::Foreign(Code::OutOfRange)]).await;
+    let eu = ScriptedGateway::start("eu", []).await;
+    let client = Client::connect(config(&[&us, &eu]).in_region("us")).await.unwrap();
+    let session = client.session();
+    assert_eq!(session.put("t", "k", "v").await.unwrap().region.as_str(), "eu", "the retry goes elsewhere");
+    assert_eq!(session.put("t", "k", "v").await.unwrap().region.as_str(), "us");
 }
 
 #[tokio::test]

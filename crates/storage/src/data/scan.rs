@@ -6,8 +6,8 @@
 
 use super::families::Family;
 use super::key::{self, Span};
-use super::view::DataView;
 use super::value;
+use super::view::DataView;
 use crate::StorageError;
 use bytes::Bytes;
 use meridian_types::{KeyRange, TableId, Timestamp};

@@ -51,7 +51,8 @@ impl DataStore {
         let db = DB::open_cf_descriptors(&db_options(options), path, std::iter::once(identity).chain(data))
             .map_err(StorageError::engine("open the data store"))?;
         let (durable, flushing) = (Mutex::default(), Mutex::default());
-        let store = Self { inner: Arc::new(Inner { db, options: options.clone(), cache: cache.clone(), durable, flushing }) };
+        let store =
+            Self { inner: Arc::new(Inner { db, options: options.clone(), cache: cache.clone(), durable, flushing }) };
         // What was found on disk is durable.
         *store.lock_durable() = store.positions()?;
         Ok(store)
@@ -111,6 +112,8 @@ impl DataStore {
     /// Removes the versions in a shard's range, its ledger and its position. Visible at once, not durable until
     /// [`DataStore::flush`].
     pub fn clear_shard(&self, shard: ShardId, table: TableId, range: &KeyRange) -> Result<(), StorageError> {
+        // Not while a flush is about to report the position that goes.
+        let _no_flush = self.inner.flushing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut batch = DataBatch::default();
         batch.clear_shard(shard, table, range);
         self.write(batch)?;

@@ -229,3 +229,57 @@ impl RaftLog {
         keys::index_of(key).ok_or_else(|| StorageError::corrupt(format!("log of {}: a key without index", self.shard)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Store, StoreOptions};
+
+    const SHARD: ShardId = ShardId(1);
+
+    /// A log with the entries 0 to 9, and a way to do to its rows what no method does.
+    fn tampered(tamper: impl FnOnce(&RaftLog, &mut WriteBatch)) -> (tempfile::TempDir, RaftLog) {
+        let dir = tempfile::tempdir().unwrap();
+        let log = Store::open(dir.path(), StoreOptions::default()).unwrap().raft.shard(SHARD);
+        let entries: Vec<_> = (0..10).map(|i| (i, Bytes::from(format!("entry {i}")))).collect();
+        log.append(&entries, Box::new(|_| {})).unwrap();
+        let mut batch = WriteBatch::default();
+        tamper(&log, &mut batch);
+        log.store.write(batch).unwrap();
+        (dir, log)
+    }
+
+    fn corrupt<T: std::fmt::Debug>(read: Result<T, StorageError>, names: &str) {
+        match read {
+            Err(StorageError::Corrupt { what }) => assert!(what.contains(names), "{what}"),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn an_entry_that_is_not_what_was_written_is_never_returned() {
+        let (_dir, log) = tampered(|log, batch| {
+            let (five, seven) = (keys::entry(SHARD, 5), keys::entry(SHARD, 7));
+            let stored = log.store.db().get_cf(log.store.cf(), seven).unwrap().unwrap();
+            // Whole, but another entry's.
+            batch.put_cf(log.store.cf(), five, stored);
+        });
+        assert_eq!(log.read(0..5, usize::MAX).unwrap().len(), 5);
+        corrupt(log.read(0..6, usize::MAX), "entry 5 of s1");
+    }
+
+    #[test]
+    fn a_damaged_vote_is_not_taken_for_no_vote() {
+        let (_dir, log) = tampered(|log, batch| {
+            batch.put_cf(log.store.cf(), keys::single(SHARD, keys::VOTE), b"\0\0\0\0 vote");
+        });
+        corrupt(log.vote(), "vote of s1");
+    }
+
+    #[test]
+    fn a_hole_is_reported() {
+        let (_dir, log) = tampered(|log, batch| batch.delete_cf(log.store.cf(), keys::entry(SHARD, 4)));
+        corrupt(log.read(0..10, usize::MAX), "entry 5 follows entry 3");
+        assert_eq!(log.read(5..10, usize::MAX).unwrap().len(), 5);
+    }
+}

@@ -171,3 +171,92 @@ impl Shared {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::channel;
+
+    /// A hook that only counts.
+    fn counting() -> (FatalHook, Arc<AtomicU64>) {
+        let calls = Arc::new(AtomicU64::new(0));
+        let theirs = Arc::clone(&calls);
+        let hook = move |_: &StorageError| {
+            theirs.fetch_add(1, Ordering::SeqCst);
+        };
+        (Arc::new(hook), calls)
+    }
+
+    #[test]
+    fn what_gathers_during_a_sync_shares_the_next_one_and_completes_in_order() {
+        let (begun, on_begun) = channel();
+        let (gate, at_gate) = channel::<()>();
+        let sync = move || {
+            begun.send(()).unwrap();
+            at_gate.recv().unwrap();
+            Ok(())
+        };
+        let queue = SyncQueue::start(sync, counting().0).unwrap();
+        // Dropped before the queue: a failed assertion must not leave the thread waiting.
+        let gate = gate;
+        let (done, completed) = channel();
+        let push = |n: u32| {
+            let done = done.clone();
+            queue.push(Box::new(move |result| done.send((n, result.is_ok())).unwrap()));
+        };
+        push(0);
+        on_begun.recv().unwrap();
+        (1..100).for_each(push);
+        assert!(completed.try_recv().is_err(), "nothing completes before a sync has ended");
+        gate.send(()).unwrap();
+        gate.send(()).unwrap();
+        for n in 0..100 {
+            assert_eq!(completed.recv().unwrap(), (n, true));
+        }
+        let stats = queue.stats();
+        assert_eq!((stats.syncs, stats.writes), (2, 100));
+    }
+
+    #[test]
+    fn after_a_failed_sync_nothing_succeeds_and_the_hook_is_called_once() {
+        let calls = Arc::new(AtomicU64::new(0));
+        let theirs = Arc::clone(&calls);
+        let sync = move || match theirs.fetch_add(1, Ordering::SeqCst) {
+            0 => Ok(()),
+            1 => Err(StorageError::corrupt("the disk is on fire")),
+            _ => Ok(()),
+        };
+        let (hook, fatal) = counting();
+        let queue = SyncQueue::start(sync, hook).unwrap();
+        let push = || {
+            let (done, completed) = channel();
+            queue.push(Box::new(move |result| done.send(result).unwrap()));
+            completed.recv().unwrap()
+        };
+        assert!(push().is_ok() && queue.check().is_ok());
+        assert!(matches!(push(), Err(StorageError::Corrupt { .. })));
+        assert!(matches!(push(), Err(StorageError::Poisoned(_))), "a later sync would have succeeded");
+        assert!(matches!(queue.check(), Err(StorageError::Poisoned(_))));
+        assert_eq!((calls.load(Ordering::SeqCst), fatal.load(Ordering::SeqCst)), (2, 1));
+    }
+
+    #[test]
+    fn closing_completes_what_is_queued() {
+        let (gate, at_gate) = channel::<()>();
+        let sync = move || {
+            at_gate.recv().unwrap();
+            Ok(())
+        };
+        let queue = SyncQueue::start(sync, counting().0).unwrap();
+        // Dropped before the queue: a failed assertion must not leave the thread waiting.
+        let gate = gate;
+        let (done, completed) = channel();
+        for _ in 0..3 {
+            let done = done.clone();
+            queue.push(Box::new(move |result| done.send(result.is_ok()).unwrap()));
+        }
+        (0..3).for_each(|_| gate.send(()).unwrap());
+        drop(queue);
+        assert_eq!(completed.try_iter().collect::<Vec<_>>(), [true; 3]);
+    }
+}

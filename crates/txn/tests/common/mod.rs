@@ -32,12 +32,6 @@ impl Shard {
         Self { store, scope, last_ts: Timestamp(START - 1), _dir: dir }
     }
 
-    /// Empties the shard, so that many cases share one store.
-    pub(crate) fn clear(&mut self) {
-        self.store.clear_shard(self.scope.shard, TABLE, &KeyRange::all()).expect("the store clears the shard");
-        self.last_ts = Timestamp(START - 1);
-    }
-
     /// Applies one entry stamped `ts`.
     pub(crate) fn entry(&mut self, ts: u64, mutations: &[Mutation]) -> Vec<Outcome> {
         let mut batch = DataBatch::default();

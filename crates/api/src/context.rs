@@ -1,0 +1,153 @@
+//! What all services of a node share.
+
+use meridian_catalog::Catalog;
+use meridian_clock::{Clock, Mono};
+use meridian_consensus::{Gossip, Peers, Replicas};
+use meridian_proto::internal::v1 as internal;
+use meridian_storage::Store;
+use meridian_types::{Limits, NodeId, RegionId, RequestId, ShardId, Timestamp, ZoneId};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// How long a gateway tries.
+#[derive(Clone, Copy, Debug)]
+pub struct Deadlines {
+    /// One request, all attempts together, unless the client's own deadline is shorter.
+    pub request: Duration,
+    /// One attempt at one replica. A replica that does not answer in this time may be cut off; the next attempt
+    /// carries the same request id.
+    pub attempt: Duration,
+    /// A causal or snapshot read waits this long for its own replica before it asks another one.
+    pub catch_up: Duration,
+}
+
+impl Default for Deadlines {
+    fn default() -> Self {
+        Self {
+            request: Duration::from_secs(10),
+            attempt: Duration::from_secs(3),
+            catch_up: Duration::from_millis(100),
+        }
+    }
+}
+
+/// What all services of a node share. Cheap to clone.
+#[derive(Clone)]
+pub struct Context {
+    inner: Arc<Inner>,
+}
+
+/// The parts of a [`Context`].
+pub struct Inner {
+    /// This node.
+    pub me: NodeId,
+    /// Its region.
+    pub region: RegionId,
+    /// Its zone.
+    pub zone: ZoneId,
+    /// `host:port` that clients and peers reach it on.
+    pub grpc_address: String,
+    /// `host:port` of health and metrics.
+    pub http_address: String,
+    /// Its clock.
+    pub clock: Clock,
+    /// Its store.
+    pub store: Store,
+    /// The catalog as this node's replica of shard 0 has it.
+    pub catalog: Catalog,
+    /// Its replicas.
+    pub replicas: Replicas,
+    /// The other nodes.
+    pub peers: Peers,
+    /// Round trips and closed timestamps.
+    pub gossip: Gossip,
+    /// Limits of requests.
+    pub limits: Limits,
+    /// How long it tries.
+    pub deadlines: Deadlines,
+    /// When it started.
+    pub started: Mono,
+    client: u64,
+    sequence: AtomicU64,
+}
+
+/// What a context is made of.
+pub struct Parts {
+    /// See [`Inner`].
+    pub me: NodeId,
+    /// See [`Inner`].
+    pub region: RegionId,
+    /// See [`Inner`].
+    pub zone: ZoneId,
+    /// See [`Inner`].
+    pub grpc_address: String,
+    /// See [`Inner`].
+    pub http_address: String,
+    /// See [`Inner`].
+    pub clock: Clock,
+    /// See [`Inner`].
+    pub store: Store,
+    /// See [`Inner`].
+    pub catalog: Catalog,
+    /// See [`Inner`].
+    pub replicas: Replicas,
+    /// See [`Inner`].
+    pub peers: Peers,
+    /// See [`Inner`].
+    pub gossip: Gossip,
+}
+
+impl std::ops::Deref for Context {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.inner
+    }
+}
+
+impl Context {
+    /// A node's context, with the usual limits and deadlines.
+    pub fn new(parts: Parts) -> Self {
+        let Parts { me, region, zone, grpc_address, http_address, clock, store, catalog, replicas, peers, gossip } =
+            parts;
+        let inner = Inner {
+            me,
+            region,
+            zone,
+            grpc_address,
+            http_address,
+            clock,
+            store,
+            catalog,
+            replicas,
+            peers,
+            gossip,
+            limits: Limits::default(),
+            deadlines: Deadlines::default(),
+            started: Mono::now(),
+            client: rand::random(),
+            sequence: AtomicU64::new(0),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// An id for a request that came without one: it makes the gateway's own retries exactly once.
+    ///
+    /// Its time is the clock's earliest bound, so that no leader finds it to be from the future.
+    pub fn request_id(&self) -> RequestId {
+        let sequence = self.sequence.fetch_add(1, Ordering::Relaxed);
+        RequestId { time: self.clock.now().earliest, client: self.client, sequence }
+    }
+
+    /// The header of a message to another node about a shard.
+    pub(crate) fn target(&self, to: NodeId, shard: ShardId) -> internal::Target {
+        let cluster_id = self.replicas.cluster().to_string();
+        internal::Target { cluster_id, from: self.me.0, to: to.0, shard: shard.0 }
+    }
+
+    /// `latest`: what a read timestamp chosen now may be at most.
+    pub(crate) fn latest(&self) -> Timestamp {
+        self.clock.now().latest
+    }
+}

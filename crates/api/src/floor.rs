@@ -1,0 +1,44 @@
+//! The physical floor of a request: the round trips that no implementation of this placement can do without.
+
+use meridian_catalog::CatalogView;
+use meridian_types::{Consistency, RegionId, ShardId};
+use std::time::Duration;
+
+/// The regions that matter for one shard's requests.
+struct Sites<'a> {
+    view: &'a CatalogView,
+    gateway: &'a RegionId,
+}
+
+impl Sites<'_> {
+    fn to(&self, region: &RegionId) -> Duration {
+        self.view.rtts().get(self.gateway, region).unwrap_or_default()
+    }
+}
+
+/// Floor of a write: to the leader and back, and there the quorum RTT.
+pub(crate) fn write(view: &CatalogView, gateway: &RegionId, shard: ShardId, leader: &RegionId) -> Duration {
+    let quorum = view.shard(shard).map_or(Duration::ZERO, |s| {
+        let voters: Vec<RegionId> = s.voters().map(|r| r.region.clone()).collect();
+        view.rtts().quorum(leader, &voters).unwrap_or_default()
+    });
+    Sites { view, gateway }.to(leader) + quorum
+}
+
+/// Floor of a read: to the leader and back if it must be the newest state, else to the nearest replica.
+pub(crate) fn read(
+    view: &CatalogView,
+    gateway: &RegionId,
+    shard: ShardId,
+    leader: Option<&RegionId>,
+    consistency: &Consistency,
+) -> Duration {
+    let sites = Sites { view, gateway };
+    match (consistency, leader) {
+        (Consistency::Linearizable, Some(leader)) => sites.to(leader),
+        _ => {
+            let replicas = view.shard(shard).map(|s| s.replicas.as_slice()).unwrap_or_default();
+            replicas.iter().map(|r| sites.to(&r.region)).min().unwrap_or_default()
+        }
+    }
+}

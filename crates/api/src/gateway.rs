@@ -1,0 +1,423 @@
+//! The gateway: finds the replica that can answer, here or elsewhere, and keeps trying while that is safe.
+//!
+//! * A mutation goes to the shard's leader. Every attempt carries the same request id, so it takes effect at most
+//!   once however often it is sent; "not applied" is said only if *every* copy was refused before it was proposed
+//!   (rule X4).
+//! * A read goes to this node's own replica if its consistency level allows that, else to the leader or to the
+//!   nearest replica.
+//! * The answer is released here: the reply leaves when what it reveals is past by this node's clock (rule W1),
+//!   which overlaps commit wait with the way back from the leader.
+
+use crate::context::Context;
+use crate::failure::{self, Refusal};
+use crate::floor;
+use crate::serve::{self, Read, ReadAnswer, nanos};
+use meridian_catalog::CatalogView;
+use meridian_clock::Mono;
+use meridian_consensus::peers::{Class, MESSAGE_BYTES_MAX};
+use meridian_proto::internal::v1 as internal;
+use meridian_proto::internal::v1::peer_client::PeerClient;
+use meridian_proto::internal::v1::{mutate_reply, read_reply};
+use meridian_txn::{Committed, Page, ReadPlan, plan_span, verdict};
+use meridian_types::{
+    CausalityToken, Consistency, Error, Fate, NodeId, Reason, Receipt, RegionId, ShardId, TableId, Timestamp,
+};
+use meridian_wire::header::Served;
+use std::collections::BTreeSet;
+use std::time::Duration;
+use tonic::transport::Channel;
+
+/// Pause between attempts while a shard has no leader that is known.
+const RETRY_PAUSE: Duration = Duration::from_millis(25);
+/// Longest such pause.
+const RETRY_PAUSE_MAX: Duration = Duration::from_millis(400);
+
+/// When a request came and how long it may take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Arrival {
+    pub(crate) at: Mono,
+    pub(crate) deadline: Duration,
+    /// `latest` at arrival.
+    pub(crate) latest: Timestamp,
+}
+
+impl Arrival {
+    pub(crate) fn left(&self) -> Option<Duration> {
+        self.deadline.checked_sub(Mono::now().since(self.at)).filter(|d| !d.is_zero())
+    }
+}
+
+/// What was served, and what it cost.
+pub(crate) struct Answered<T> {
+    pub(crate) value: T,
+    pub(crate) served: Served,
+}
+
+/// A remote or local answer with its times: of the call as seen from here, and at the replica.
+struct Attempt<T> {
+    value: T,
+    by: NodeId,
+    call: Duration,
+    times: internal::ServeTimes,
+}
+
+fn peer_client(ctx: &Context, to: NodeId) -> Result<PeerClient<Channel>, Refusal> {
+    let channel = ctx.peers.channel(to, Class::Request).map_err(|_| Refusal::NotLeader(None))?;
+    Ok(PeerClient::new(channel)
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX))
+}
+
+/// Where to look for a shard's leader: each node at most once per round, best guess first.
+struct Route {
+    ctx: Context,
+    shard: ShardId,
+    hint: Option<NodeId>,
+    tried: BTreeSet<NodeId>,
+    pause: Duration,
+}
+
+impl Route {
+    fn new(ctx: &Context, shard: ShardId) -> Self {
+        Self { ctx: ctx.clone(), shard, hint: None, tried: BTreeSet::new(), pause: RETRY_PAUSE }
+    }
+
+    /// The next node to ask for the leader. `None`: a round is over.
+    fn next(&mut self) -> Option<NodeId> {
+        let local = self.ctx.replicas.get(self.shard);
+        let known = local.as_ref().and_then(|r| r.leader());
+        let view = self.ctx.catalog.view();
+        let preferred = view.shard(self.shard).map(|s| s.preferred_leader);
+        let members: Vec<NodeId> = match view.shard(self.shard) {
+            Some(shard) => shard.voters().map(|r| r.node).collect(),
+            // The catalog's own shard is in no record: its replica here knows the voters.
+            None => local.map(|r| r.voters().into_iter().collect()).unwrap_or_default(),
+        };
+        let guesses = self.hint.take().into_iter().chain(known).chain(preferred).chain(members);
+        let next = guesses.into_iter().find(|n| !self.tried.contains(n))?;
+        self.tried.insert(next);
+        Some(next)
+    }
+
+    /// Waits a little before the next round.
+    async fn pause(&mut self) {
+        self.tried.clear();
+        tokio::time::sleep(self.pause).await;
+        self.pause = (self.pause * 2).min(RETRY_PAUSE_MAX);
+    }
+}
+
+/// Sends a mutation to its shard's leader until its outcome is known or time is up.
+pub(crate) async fn mutate(
+    ctx: &Context,
+    view: &CatalogView,
+    shard: ShardId,
+    mutation: internal::Mutation,
+    arrival: Arrival,
+) -> Result<Answered<Committed>, Error> {
+    let mut route = Route::new(ctx, shard);
+    let mut unknown = false;
+    let mut shed = None;
+    loop {
+        let Some(left) = arrival.left() else {
+            return Err(if unknown { failure::lost() } else { shed.unwrap_or_else(|| failure::no_quorum("the write")) });
+        };
+        let Some(to) = route.next() else {
+            route.pause().await;
+            continue;
+        };
+        let attempt = mutate_at(ctx, to, shard, mutation.clone());
+        let limit = left.min(ctx.deadlines.attempt);
+        match tokio::time::timeout(limit, attempt).await {
+            // It may have been proposed; the ledger tells the next attempt.
+            Err(_) => unknown = true,
+            Ok(Ok(attempt)) => {
+                let outcome = attempt.value.clone();
+                return release_mutation(ctx, view, shard, &mutation, outcome, attempt, arrival).await;
+            }
+            Ok(Err(Refusal::NotLeader(hint))) => route.hint = hint,
+            Ok(Err(Refusal::NotFresh)) => {}
+            Ok(Err(Refusal::Failed(e))) if e.reason == Reason::OutcomeUnknown => unknown = true,
+            // This copy was refused; an earlier one may still take effect.
+            Ok(Err(Refusal::Failed(e))) if unknown && e.fate == Fate::NotApplied => {
+                if !e.reason.is_retryable() {
+                    return Err(e.with_fate(Fate::Unknown));
+                }
+            }
+            Ok(Err(Refusal::Failed(e))) if e.reason == Reason::ClockUnsafe => shed = Some(e),
+            Ok(Err(Refusal::Failed(e))) => return Err(e),
+        }
+    }
+}
+
+async fn mutate_at(
+    ctx: &Context,
+    to: NodeId,
+    shard: ShardId,
+    mutation: internal::Mutation,
+) -> Result<Attempt<internal::Outcome>, Refusal> {
+    let start = Mono::now();
+    if to == ctx.me {
+        let replica = ctx.replicas.get(shard).ok_or(Refusal::NotLeader(None))?;
+        let commit = serve::mutate(&replica, mutation, Timestamp::ZERO).await?;
+        let t = commit.times;
+        let times = internal::ServeTimes {
+            queue_ns: t.queue,
+            fsync_ns: t.fsync,
+            quorum_ns: t.quorum,
+            apply_ns: t.apply,
+            commit_wait_ns: 0,
+            total_ns: t.total,
+        };
+        return Ok(Attempt { value: commit.outcome, by: to, call: Duration::from_nanos(t.total), times });
+    }
+    let request = internal::MutateRequest { target: Some(ctx.target(to, shard)), mutation: Some(mutation), floor: 0 };
+    let reply = peer_client(ctx, to)?.mutate(request).await.map_err(|status| write_failed(&status))?.into_inner();
+    let call = Mono::now().since(start);
+    let times = reply.times.unwrap_or_default();
+    match reply.result {
+        Some(mutate_reply::Result::Outcome(outcome)) => Ok(Attempt { value: outcome, by: to, call, times }),
+        Some(mutate_reply::Result::NotLeader(n)) => Err(Refusal::NotLeader(hint(n))),
+        Some(mutate_reply::Result::Failure(f)) => Err(failure::from_pb(f).into()),
+        None => Err(failure::lost().into()),
+    }
+}
+
+fn hint(n: internal::NotLeader) -> Option<NodeId> {
+    (n.hint != 0).then_some(NodeId(n.hint))
+}
+
+/// A call between nodes that has failed: only a connection that was never made, or an explicit refusal to take
+/// the message, proves that nothing was proposed.
+fn write_failed(status: &tonic::Status) -> Refusal {
+    let refused = matches!(status.code(), tonic::Code::FailedPrecondition | tonic::Code::InvalidArgument);
+    let no_replica = status.code() == tonic::Code::Unavailable && std::error::Error::source(status).is_none();
+    if refused || no_replica || meridian_wire::status::never_connected(status) {
+        Refusal::NotLeader(None)
+    } else {
+        failure::lost().into()
+    }
+}
+
+/// Reveals an outcome once its timestamp is past (rule W1).
+async fn release_mutation(
+    ctx: &Context,
+    view: &CatalogView,
+    shard: ShardId,
+    mutation: &internal::Mutation,
+    outcome: internal::Outcome,
+    attempt: Attempt<internal::Outcome>,
+    arrival: Arrival,
+) -> Result<Answered<Committed>, Error> {
+    let ts = Timestamp(outcome.ts);
+    let commit_wait = wait_past(ctx, ts, arrival).await.map_err(|_| failure::lost())?;
+    let committed = verdict(mutation, outcome)?;
+    let region = region_of(ctx, attempt.by);
+    let floor = floor::write(view, &ctx.region, shard, &region);
+    let served = Served {
+        timestamp: ts,
+        by: attempt.by,
+        region,
+        staleness: Duration::ZERO,
+        token: CausalityToken(ts),
+        receipt: Some(receipt(&attempt, commit_wait, floor, arrival)),
+    };
+    Ok(Answered { value: committed, served })
+}
+
+/// Waits until `ts` is past by this node's clock; how long that took. `Err`: not within the deadline.
+async fn wait_past(ctx: &Context, ts: Timestamp, arrival: Arrival) -> Result<Duration, tokio::time::error::Elapsed> {
+    let start = Mono::now();
+    let left = arrival.left().unwrap_or(Duration::ZERO);
+    tokio::time::timeout(left, ctx.clock.wait_past(ts)).await?;
+    Ok(Mono::now().since(start))
+}
+
+fn region_of(ctx: &Context, node: NodeId) -> RegionId {
+    if node == ctx.me { ctx.region.clone() } else { ctx.peers.region(node).unwrap_or_default() }
+}
+
+fn receipt<T>(attempt: &Attempt<T>, commit_wait: Duration, floor: Duration, arrival: Arrival) -> Receipt {
+    let t = &attempt.times;
+    let total = nanos(Mono::now().since(arrival.at));
+    let (call, commit_wait) = (nanos(attempt.call), nanos(commit_wait));
+    Receipt {
+        gateway: total.saturating_sub(call + commit_wait),
+        forward: call.saturating_sub(t.total_ns),
+        queue: t.queue_ns,
+        fsync: t.fsync_ns,
+        quorum: t.quorum_ns,
+        apply: t.apply_ns,
+        commit_wait,
+        total,
+        floor: nanos(floor),
+    }
+}
+
+/// What one shard is asked.
+pub(crate) struct ShardRead<'a> {
+    pub(crate) view: &'a CatalogView,
+    pub(crate) shard: ShardId,
+    pub(crate) table: TableId,
+    pub(crate) plan: &'a ReadPlan,
+    pub(crate) consistency: &'a Consistency,
+}
+
+/// Reads one shard, from the replica that its consistency level calls for.
+pub(crate) async fn read(ctx: &Context, read: &ShardRead<'_>, arrival: Arrival) -> Result<Answered<Page>, Error> {
+    let mut route = Route::new(ctx, read.shard);
+    let mut local_tried = false;
+    loop {
+        let Some(left) = arrival.left() else { return Err(failure::no_quorum("the read")) };
+        let limit = left.min(ctx.deadlines.attempt);
+        let attempt = match (local_tried, ctx.replicas.get(read.shard)) {
+            (false, Some(replica)) => {
+                local_tried = true;
+                tokio::time::timeout(limit, read_local(ctx, &replica, read, arrival)).await
+            }
+            _ => match next_reader(ctx, read, &mut route) {
+                Some(to) => tokio::time::timeout(limit, read_at(ctx, to, read, arrival)).await,
+                None => {
+                    route.pause().await;
+                    local_tried = false;
+                    continue;
+                }
+            },
+        };
+        match attempt {
+            Err(_) | Ok(Err(Refusal::NotFresh)) => {}
+            Ok(Ok(attempt)) => return release_read(ctx, read, attempt, arrival).await,
+            Ok(Err(Refusal::NotLeader(hint))) => route.hint = hint,
+            Ok(Err(Refusal::Failed(e))) => return Err(e),
+        }
+    }
+}
+
+/// Levels that any replica may answer go to the nearest one first, then to the leader; the others to the leader.
+fn next_reader(ctx: &Context, read: &ShardRead<'_>, route: &mut Route) -> Option<NodeId> {
+    let here = ctx.replicas.get(read.shard).is_some();
+    if route.tried.is_empty() && !here && !matches!(read.consistency, Consistency::Linearizable) {
+        let replicas = read.view.shard(read.shard).map(|s| s.replicas.as_slice()).unwrap_or_default();
+        let distance = |r: &&meridian_catalog::Replica| read.view.rtts().get(&ctx.region, &r.region);
+        if let Some(nearest) = replicas.iter().filter(|r| r.node != ctx.me).min_by_key(distance) {
+            route.tried.insert(nearest.node);
+            return Some(nearest.node);
+        }
+    }
+    loop {
+        // This node's own replica was asked already.
+        match route.next()? {
+            me if me == ctx.me => {}
+            other => return Some(other),
+        }
+    }
+}
+
+async fn read_local(
+    ctx: &Context,
+    replica: &meridian_consensus::Replica,
+    read: &ShardRead<'_>,
+    arrival: Arrival,
+) -> Result<Attempt<ReadAnswer>, Refusal> {
+    let start = Mono::now();
+    let ShardRead { table, plan, consistency, .. } = *read;
+    let local = Read { ctx, replica, table, plan, consistency, asked: arrival.latest };
+    let linearizable = matches!(consistency, Consistency::Linearizable);
+    let mut call = None;
+    let answer = if linearizable && !replica.is_leader() {
+        let leader = replica.leader().filter(|l| *l != ctx.me).ok_or(Refusal::NotLeader(None))?;
+        let position = read_index(ctx, leader, read).await?;
+        // The round trip for the read index is what the forward would have cost.
+        let asked = Mono::now();
+        let answer = local.linearizable_from(position, asked).await?;
+        call = Some(Mono::now().since(start));
+        answer
+    } else {
+        local.serve().await?
+    };
+    let times = answer.times;
+    let call = call.unwrap_or(Duration::from_nanos(times.total_ns));
+    Ok(Attempt { value: answer, by: ctx.me, call, times })
+}
+
+/// Asks the leader up to where this node's replica must have applied.
+async fn read_index(ctx: &Context, leader: NodeId, read: &ShardRead<'_>) -> Result<Timestamp, Refusal> {
+    let span = plan_span(read.plan);
+    let ranges = span.ranges.into_iter().map(|r| {
+        let (start, end) = meridian_wire::range::encode(&r);
+        internal::read_index_request::Span { start, end }
+    });
+    let request = internal::ReadIndexRequest {
+        target: Some(ctx.target(leader, read.shard)),
+        keys: span.keys,
+        ranges: ranges.collect(),
+    };
+    let reply = peer_client(ctx, leader)?.read_index(request).await;
+    match reply.map_err(|_| Refusal::NotLeader(None))?.into_inner().result {
+        Some(internal::read_index_reply::Result::Position(ts)) => Ok(Timestamp(ts)),
+        Some(internal::read_index_reply::Result::NotLeader(n)) => Err(Refusal::NotLeader(hint(n))),
+        Some(internal::read_index_reply::Result::Failure(f)) => Err(failure::from_pb(f).into()),
+        None => Err(Refusal::NotLeader(None)),
+    }
+}
+
+async fn read_at(
+    ctx: &Context,
+    to: NodeId,
+    read: &ShardRead<'_>,
+    arrival: Arrival,
+) -> Result<Attempt<ReadAnswer>, Refusal> {
+    let start = Mono::now();
+    let what = match read.plan.to_proto() {
+        internal::read_request::What::Keys(k) => internal::read_request::What::Keys(k),
+        internal::read_request::What::Range(r) => internal::read_request::What::Range(r),
+    };
+    let request = internal::ReadRequest {
+        target: Some(ctx.target(to, read.shard)),
+        table: read.table.0,
+        consistency: Some(meridian_wire::consistency::encode(read.consistency)),
+        what: Some(what),
+        no_forward: true,
+    };
+    let reply = peer_client(ctx, to)?.read(request).await.map_err(|_| Refusal::NotLeader(None))?.into_inner();
+    let call = Mono::now().since(start);
+    let times = reply.times.unwrap_or_default();
+    match reply.result {
+        Some(read_reply::Result::Rows(rows)) => {
+            let at = Timestamp(rows.timestamp);
+            let page = Page { rows: rows.rows, more: rows.more, reveals: Timestamp(rows.reveals) };
+            // Staleness as this gateway's clock has it: counted from the arrival here.
+            let linearizable = matches!(read.consistency, Consistency::Linearizable);
+            let staleness = if linearizable { Duration::ZERO } else { arrival.latest.since(at) };
+            Ok(Attempt { value: ReadAnswer { page, at, staleness, times }, by: to, call, times })
+        }
+        Some(read_reply::Result::NotLeader(n)) => Err(Refusal::NotLeader(hint(n))),
+        Some(read_reply::Result::Failure(f)) => Err(failure::from_pb(f).into()),
+        None => Err(Refusal::NotLeader(None)),
+    }
+}
+
+/// Lets a read's answer go once everything that it reveals is past (rules W1, W2).
+async fn release_read(
+    ctx: &Context,
+    read: &ShardRead<'_>,
+    attempt: Attempt<ReadAnswer>,
+    arrival: Arrival,
+) -> Result<Answered<Page>, Error> {
+    let (at, staleness, reveals) = (attempt.value.at, attempt.value.staleness, attempt.value.page.reveals);
+    // The read timestamp itself is revealed too: it goes into the token, which a later write must exceed.
+    let revealed = reveals.max(at.min(ctx.latest()));
+    let wait = wait_past(ctx, revealed, arrival).await.map_err(|_| failure::no_quorum("the read's commit wait"))?;
+    let region = region_of(ctx, attempt.by);
+    let leader = ctx.replicas.get(read.shard).and_then(|r| r.leader()).map(|l| region_of(ctx, l));
+    let floor = floor::read(read.view, &ctx.region, read.shard, leader.as_ref(), read.consistency);
+    let served = Served {
+        timestamp: at,
+        by: attempt.by,
+        region,
+        staleness,
+        token: CausalityToken(at),
+        receipt: Some(receipt(&attempt, wait, floor, arrival)),
+    };
+    Ok(Answered { value: attempt.value.page, served })
+}

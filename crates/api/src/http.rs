@@ -1,0 +1,74 @@
+//! HTTP: liveness, readiness, status as JSON, and metrics in Prometheus' text format.
+
+use crate::cluster::node_status;
+use crate::context::Context;
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use meridian_proto::v1 as pb;
+use meridian_types::ShardId;
+use std::fmt::Write;
+
+/// `/healthz`: the process answers. `/readyz`: the node knows a leader of shard 0 and trusts its clock.
+/// `/metrics`: Prometheus text.
+pub fn http_routes(ctx: Context) -> Router {
+    Router::new()
+        .route("/healthz", get(async || "ok\n"))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .with_state(ctx)
+}
+
+async fn readyz(State(ctx): State<Context>) -> impl IntoResponse {
+    let led = ctx.replicas.get(ShardId::CATALOG).is_some_and(|r| r.leader().is_some());
+    match (led, ctx.clock.is_safe()) {
+        (true, true) => (StatusCode::OK, "ready\n"),
+        (false, _) => (StatusCode::SERVICE_UNAVAILABLE, "no leader of shard 0 is known\n"),
+        (true, false) => (StatusCode::SERVICE_UNAVAILABLE, "the clock is unsafe\n"),
+    }
+}
+
+async fn metrics(State(ctx): State<Context>) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], render(&ctx, &node_status(&ctx)))
+}
+
+/// One gauge of every shard.
+type ShardGauge = (&'static str, &'static str, fn(&pb::ShardStatus) -> f64);
+
+const SHARD_GAUGES: [ShardGauge; 6] = [
+    ("meridian_shard_leader", "1 where this node leads the shard", |s| f64::from(u8::from(s.role == "leader"))),
+    ("meridian_shard_term", "Raft term", |s| s.term as f64),
+    ("meridian_shard_log_last", "last log index", |s| s.log_last as f64),
+    ("meridian_shard_applied", "last applied log index", |s| s.applied as f64),
+    ("meridian_shard_safe_lag_seconds", "how stale a read from this replica may be", |s| s.safe_lag_ns as f64 / 1e9),
+    ("meridian_shard_lease_left_seconds", "what is left of the lease at the leader", |s| s.lease_left_ns as f64 / 1e9),
+];
+
+fn render(ctx: &Context, status: &pb::NodeStatus) -> String {
+    let mut out = String::new();
+    // Writing to a string cannot fail.
+    let mut gauge = |name: &str, help: &str, rows: Vec<(String, f64)>| {
+        let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} gauge");
+        for (labels, value) in rows {
+            let _ = writeln!(out, "{name}{{{labels}}} {value}");
+        }
+    };
+    let node = format!("node=\"{}\",region=\"{}\"", status.node, status.region);
+    let clock = status.clock.clone().unwrap_or_default();
+    let width = clock.latest.saturating_sub(clock.earliest) as f64 / 1e9;
+    gauge("meridian_clock_uncertainty_seconds", "width of the clock's interval", vec![(node.clone(), width)]);
+    gauge("meridian_clock_safe", "1 while the clock is trusted", vec![(node.clone(), f64::from(u8::from(clock.safe)))]);
+    gauge("meridian_uptime_seconds", "time since the start", vec![(node.clone(), status.uptime_ns as f64 / 1e9)]);
+    let syncs = ctx.store.raft.sync_stats();
+    gauge("meridian_log_syncs", "syncs of the raft log", vec![(node.clone(), syncs.syncs as f64)]);
+    gauge("meridian_log_sync_mean_seconds", "their mean duration", vec![(node.clone(), syncs.mean().as_secs_f64())]);
+    let rtts = status.rtts.iter().map(|r| (format!("{node},peer=\"{}\"", r.node), r.rtt_ns as f64 / 1e9));
+    gauge("meridian_peer_rtt_seconds", "smallest recent round trip to a peer", rtts.collect());
+    for (name, help, value) in SHARD_GAUGES {
+        let row = |s: &pb::ShardStatus| (format!("{node},shard=\"{}\",table=\"{}\"", s.shard, s.table), value(s));
+        gauge(name, help, status.shards.iter().map(row).collect());
+    }
+    out
+}

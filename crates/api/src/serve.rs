@@ -1,0 +1,148 @@
+//! Answers at one replica of this node, for its own gateway and for those of other nodes.
+
+use crate::context::Context;
+use crate::failure::{Refusal, storage};
+use meridian_clock::Mono;
+use meridian_consensus::{Commit, Replica};
+use meridian_proto::internal::v1 as internal;
+use meridian_txn::{Page, ReadPlan, mutation_span, plan_span, read};
+use meridian_types::{Consistency, Error, KeySpan, Reason, TableId, Timestamp};
+use std::time::Duration;
+
+/// What a replica read.
+pub(crate) struct ReadAnswer {
+    pub(crate) page: Page,
+    /// The timestamp that was read at.
+    pub(crate) at: Timestamp,
+    /// How old the state may be; zero for linearizable reads.
+    pub(crate) staleness: Duration,
+    pub(crate) times: internal::ServeTimes,
+}
+
+pub(crate) fn nanos(d: Duration) -> u64 {
+    u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Proposes a mutation at this replica.
+pub(crate) async fn mutate(
+    replica: &Replica,
+    mutation: internal::Mutation,
+    floor: Timestamp,
+) -> Result<Commit, Refusal> {
+    let span = mutation_span(&mutation);
+    Ok(replica.propose(mutation, span, floor).await?)
+}
+
+/// A read of one shard, at one replica.
+pub(crate) struct Read<'a> {
+    pub(crate) ctx: &'a Context,
+    pub(crate) replica: &'a Replica,
+    pub(crate) table: TableId,
+    pub(crate) plan: &'a ReadPlan,
+    pub(crate) consistency: &'a Consistency,
+    /// `latest` when the request arrived, for staleness (rule C7).
+    pub(crate) asked: Timestamp,
+}
+
+impl Read<'_> {
+    /// Answers from this replica, or says why it cannot.
+    pub(crate) async fn serve(&self) -> Result<ReadAnswer, Refusal> {
+        let start = Mono::now();
+        let span = plan_span(self.plan);
+        let at = match self.consistency {
+            Consistency::Linearizable => return self.linearizable(&span, start).await,
+            Consistency::Snapshot(at) => {
+                self.check_collected(*at)?;
+                self.replica.prepare_snapshot(&span, *at).await?;
+                *at
+            }
+            Consistency::BoundedStaleness(bound) => self.bounded(&span, *bound).await?,
+            Consistency::Causal(token) => self.causal(&span, token.0).await?,
+            Consistency::Local => self.freshest(),
+        };
+        let ready = Mono::now();
+        Ok(self.answer(self.read_at(at)?, at, start, ready))
+    }
+
+    /// At the leader: the newest state. Elsewhere: refused with the leader as a hint.
+    async fn linearizable(&self, span: &KeySpan, start: Mono) -> Result<ReadAnswer, Refusal> {
+        let mut ready = start;
+        let (page, at) = self
+            .replica
+            .read_linearizable(span, |at| {
+                ready = Mono::now();
+                self.read_at(at)
+            })
+            .await?;
+        let mut answer = self.answer(page?, at, start, ready);
+        answer.staleness = Duration::ZERO;
+        Ok(answer)
+    }
+
+    /// At a follower that has learned the leader's read index: the newest state, once it is applied here.
+    pub(crate) async fn linearizable_from(&self, position: Timestamp, start: Mono) -> Result<ReadAnswer, Refusal> {
+        self.replica.safe_time().wait_applied(position).await;
+        let ready = Mono::now();
+        let at = self.replica.safe_time().applied();
+        let mut answer = self.answer(self.read_at(at)?, at, start, ready);
+        answer.staleness = Duration::ZERO;
+        Ok(answer)
+    }
+
+    /// The newest timestamp that needs no waiting: safe here, and past by this node's clock (rule W2).
+    fn freshest(&self) -> Timestamp {
+        self.replica.safe_time().safe().min(self.ctx.clock.now().earliest.prev())
+    }
+
+    async fn bounded(&self, span: &KeySpan, bound: Duration) -> Result<Timestamp, Refusal> {
+        if !self.ctx.clock.is_safe() {
+            return Err(meridian_consensus::ConsensusError::ClockUnsafe.into());
+        }
+        let oldest = self.asked.minus(bound);
+        if self.freshest() < oldest {
+            if !self.replica.is_leader() {
+                return Err(Refusal::NotFresh);
+            }
+            self.replica.prepare_snapshot(span, oldest).await?;
+        }
+        Ok(self.freshest().max(oldest))
+    }
+
+    async fn causal(&self, span: &KeySpan, token: Timestamp) -> Result<Timestamp, Refusal> {
+        if self.replica.safe_time().safe() < token {
+            if self.replica.is_leader() {
+                self.replica.prepare_snapshot(span, token).await?;
+            } else {
+                let wait = self.replica.safe_time().wait_safe(token);
+                tokio::time::timeout(self.ctx.deadlines.catch_up, wait).await.map_err(|_| Refusal::NotFresh)?;
+            }
+        }
+        Ok(self.freshest().max(token))
+    }
+
+    fn check_collected(&self, at: Timestamp) -> Result<(), Refusal> {
+        let state = self.ctx.store.data.view().shard_state(self.replica.shard()).map_err(|e| storage(&e))?;
+        let floor = Timestamp(state.map_or(0, |s| s.gc_floor));
+        if at < floor {
+            let text = format!("versions below {floor} are collected; read at a later timestamp");
+            return Err(Error::new(Reason::TimestampCollected, text).into());
+        }
+        Ok(())
+    }
+
+    fn read_at(&self, at: Timestamp) -> Result<Page, Refusal> {
+        read(&self.ctx.store.data.view(), self.table, self.plan, at, &self.ctx.limits)
+            .map_err(|e| storage(&e).into())
+    }
+
+    fn answer(&self, page: Page, at: Timestamp, start: Mono, ready: Mono) -> ReadAnswer {
+        let end = Mono::now();
+        let times = internal::ServeTimes {
+            quorum_ns: nanos(ready.since(start)),
+            apply_ns: nanos(end.since(ready)),
+            total_ns: nanos(end.since(start)),
+            ..internal::ServeTimes::default()
+        };
+        ReadAnswer { page, at, staleness: self.asked.since(at), times }
+    }
+}

@@ -1,0 +1,27 @@
+//! The commands, one per file: each has its arguments, and `run`.
+
+pub(crate) mod export;
+pub(crate) mod import;
+pub(crate) mod kv;
+pub(crate) mod link;
+pub(crate) mod status;
+pub(crate) mod table;
+pub(crate) mod transfer;
+mod txn;
+
+use crate::args::{Cli, Command};
+use crate::context::Context;
+
+/// Runs what the command line asks for.
+pub(crate) async fn run(cli: Cli) -> anyhow::Result<()> {
+    let context = Context::new(cli.global);
+    match cli.command {
+        Command::Table(args) => table::run(&context, args).await,
+        Command::Kv(args) => kv::run(&context, args).await,
+        Command::Import(args) => import::run(&context, args).await,
+        Command::Export(args) => export::run(&context, args).await,
+        Command::Status(args) => status::run(&context, args).await,
+        Command::Transfer(args) => transfer::run(&context, args).await,
+        Command::Link(args) => link::run(&context, args).await,
+    }
+}
