@@ -78,13 +78,14 @@ impl<'a> Versions<'a> {
         match self.writers.insert((key, value), (write, fate)) {
             None => Ok(()),
             Some((other, _)) => {
-                let message = format!("value {value} was written twice to key {}: the history cannot be checked", key.1);
+                let message =
+                    format!("value {value} was written twice to key {}: the history cannot be checked", key.1);
                 Err(Violation::new(message, &[other.record, write.record]))
             }
         }
     }
 
-    fn seen(&mut self, table: &str, row: Found<'_>, reader: Option<&Record>) -> Result<(), Violation> {
+    fn seen(&mut self, table: &'a str, row: Found<'a>, reader: Option<&Record>) -> Result<(), Violation> {
         let Some(value) = row.value else { return Ok(()) };
         let Some((&id, (write, fate))) = self.writers.get_key_value(&((table, row.key), value)) else {
             let shown: Vec<_> = reader.into_iter().collect();
@@ -135,7 +136,7 @@ fn check_key(key: &str, row: Option<&Version>, writes: &KeyWrites<'_>) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::generate::{Shape, generate, final_state};
+    use crate::generate::{Shape, final_state, generate};
     use crate::sample::{Sample, delete, get, history, put};
 
     fn ends(rows: &[(&str, &str, u64)]) -> Vec<FinalState> {
@@ -168,13 +169,22 @@ mod tests {
         assert!(holds(ops.clone(), &[("k", "a", 5)]) && holds(ops.clone(), &[("k", "u", 25)]));
         assert!(!holds(ops.clone(), &[("k", "u", 4)]), "older than an acknowledged write: that one is lost");
         assert!(!holds(ops, &[]));
-        assert!(!holds([put(1, "k", "f").at(0, 10).failed("OVERLOADED")], &[("k", "f", 5)]), "it was said to have failed");
+        assert!(
+            !holds([put(1, "k", "f").at(0, 10).failed("OVERLOADED")], &[("k", "f", 5)]),
+            "it was said to have failed"
+        );
     }
 
     #[test]
     fn a_write_that_took_effect_twice_is_seen() {
         let write = put(1, "k", "u").at(0, 10).unknown();
-        let reads = |second| [write.clone(), get(2, "k", Some(("u", 5))).at(20, 30).ts(6), get(2, "k", Some(("u", second))).at(40, 50).ts(60)];
+        let reads = |second| {
+            [
+                write.clone(),
+                get(2, "k", Some(("u", 5))).at(20, 30).ts(6),
+                get(2, "k", Some(("u", second))).at(40, 50).ts(60),
+            ]
+        };
         assert!(check(&history(reads(5)), &[]).is_ok());
         assert!(check(&history(reads(55)), &[]).is_err());
     }
@@ -186,7 +196,9 @@ mod tests {
             let mut state = final_state(seed, &Shape::default());
             check(&history, std::slice::from_ref(&state)).unwrap();
             let acknowledged = |row: &Version| {
-                history.iter().any(|r| r.timestamp == row.version && r.writes().contains(&(&row.key, row.value.as_deref())))
+                history
+                    .iter()
+                    .any(|r| r.timestamp == row.version && r.writes().contains(&(&row.key, row.value.as_deref())))
             };
             let lost = state.rows.iter().position(acknowledged).unwrap();
             let row = state.rows.remove(lost);

@@ -50,7 +50,7 @@ impl<'a> Index<'a> {
         Ok(index)
     }
 
-    pub(crate) fn key(&self, key: KeyId<'_>) -> Option<&KeyWrites<'a>> {
+    pub(crate) fn key(&self, key: KeyId<'a>) -> Option<&KeyWrites<'a>> {
         self.keys.get(&key)
     }
 }

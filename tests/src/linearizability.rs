@@ -55,7 +55,9 @@ pub fn check_within(history: &[Record], budget: u64) -> Verdict {
             Found::NoOrder { stuck, state } => {
                 let op = &ops[stuck];
                 let holding = if state == ABSENT { "without a value".to_owned() } else { describe(&ops, state) };
-                let message = format!("{table}/{key} is not linearizable: no order lets this operation come next; the longest one ends {holding}");
+                let message = format!(
+                    "{table}/{key} is not linearizable: no order lets this operation come next; the longest one ends {holding}"
+                );
                 return Verdict::Violation(Box::new(Violation::new(message, &[op.record])));
             }
             Found::Undecided => undecided.push(format!("{table}/{key}")),
@@ -68,7 +70,9 @@ pub fn check_within(history: &[Record], budget: u64) -> Verdict {
 
 fn describe(ops: &[crate::register::RegisterOp<'_>], state: crate::register::State) -> String {
     let writer = ops.iter().find(|op| op.sets == Some(state)).map(|op| op.record);
-    writer.map_or("with another value".to_owned(), |r| format!("with the value of process {}'s write of {} ns", r.process, r.invoked_ns))
+    writer.map_or("with another value".to_owned(), |r| {
+        format!("with the value of process {}'s write of {} ns", r.process, r.invoked_ns)
+    })
 }
 
 #[cfg(test)]
@@ -92,7 +96,10 @@ mod tests {
         assert!(!holds([write.clone(), get(2, "k", None).at(11, 12).ts(6)]));
         assert!(holds([write.clone(), get(2, "k", None).at(10, 12).ts(6)]), "they overlap");
         assert!(!holds([write, get(2, "k", Some(("b", 5))).at(11, 12).ts(6)]), "nobody wrote it");
-        assert!(!holds([get(2, "k", Some(("a", 5))).at(0, 5).ts(6), put(1, "k", "a").at(6, 10).ts(8)]), "not yet written");
+        assert!(
+            !holds([get(2, "k", Some(("a", 5))).at(0, 5).ts(6), put(1, "k", "a").at(6, 10).ts(8)]),
+            "not yet written"
+        );
     }
 
     #[test]
@@ -209,6 +216,20 @@ mod tests {
         assert!(holds(ops.clone()));
         ops.push(get(101, "k", Some(("v7", 8))).at(700, 750).ts(99));
         assert!(!holds(ops));
+    }
+
+    #[test]
+    fn hot_keys_with_unknown_outcomes_stress() {
+        for seed in 0..12 {
+            let shape =
+                Shape { processes: 64, ops: 20_000, keys: 2, unknown_percent: if seed % 2 == 0 { 3 } else { 10 } };
+            let mut history = generate(seed, &shape);
+            let v = check(&history);
+            let a = format!("{v:?}").chars().take(100).collect::<String>();
+            assert!(crate::sample::overwritten_value_in_some_read(&mut history, seed));
+            let v = check(&history);
+            eprintln!("{seed} {a} {}", format!("{v:?}").chars().take(200).collect::<String>());
+        }
     }
 
     #[test]

@@ -49,14 +49,13 @@ pub(crate) fn observations<'a>(record: &'a Record, index: &Index<'a>) -> Vec<Obs
 
 /// Checks that an observation is the newest version at or below timestamp `at`. A write with an unknown outcome may
 /// be that version, when it was asked for before the read ended.
-pub(crate) fn check_newest_at(seen: &Observation<'_>, at: u64, index: &Index<'_>) -> Result<(), Violation> {
+pub(crate) fn check_newest_at<'a>(seen: &Observation<'a>, at: u64, index: &Index<'a>) -> Result<(), Violation> {
     let none = KeyWrites::default();
     let writes = index.key(seen.id()).unwrap_or(&none);
     let newest = writes.acknowledged.range(..=at).next_back();
     let value = seen.value;
-    let by_unknown = || {
-        writes.unknown.iter().any(|w| w.value == value && w.record.invoked_ns <= seen.record.completed_ns)
-    };
+    let by_unknown =
+        || writes.unknown.iter().any(|w| w.value == value && w.record.invoked_ns <= seen.record.completed_ns);
     let explained = match (newest, seen.version) {
         (_, Some(version)) if version > at => false,
         (Some((timestamp, _)), Some(version)) if version < *timestamp => false,

@@ -42,6 +42,8 @@ pub(crate) struct RegisterOp<'a> {
     pub(crate) requires: Vec<Requires>,
     /// The state that it leaves; `None`: as it was.
     pub(crate) sets: Option<State>,
+    /// Where the database says it took effect. Guides the search and decides nothing.
+    pub(crate) timestamp: Option<u64>,
     pub(crate) record: &'a Record,
 }
 
@@ -52,6 +54,16 @@ impl RegisterOp<'_> {
 
     pub(crate) fn requires_value(&self, state: State) -> bool {
         self.requires.contains(&Requires::Is(state))
+    }
+
+    /// The state that it requires. One that requires two different ones fits nowhere; then this is the first.
+    pub(crate) fn required_value(&self) -> Option<State> {
+        self.requires.iter().find_map(|r| if let Requires::Is(state) = r { Some(*state) } else { None })
+    }
+
+    /// Whether it requires that some value is not there.
+    pub(crate) fn requires_otherness(&self) -> bool {
+        self.requires.iter().any(|r| matches!(r, Requires::IsNot(_)))
     }
 }
 
@@ -75,23 +87,30 @@ pub(crate) fn registers(history: &[Record]) -> Result<BTreeMap<KeyId<'_>, Vec<Re
 struct States<'a> {
     numbers: HashMap<String, State>,
     versions: HashMap<(KeyId<'a>, u64), State>,
+    /// The opposite.
+    versions_of: HashMap<(KeyId<'a>, State), u64>,
 }
 
 impl<'a> States<'a> {
     fn new(history: &'a [Record]) -> Self {
-        let mut new = Self { numbers: HashMap::new(), versions: HashMap::new() };
+        let mut new = Self { numbers: HashMap::new(), versions: HashMap::new(), versions_of: HashMap::new() };
         for record in history.iter().filter(|r| r.outcome == Outcome::Ok) {
-            let written = record.writes().into_iter().filter_map(|(key, value)| Some((key, value?, record.timestamp?)));
-            for (key, value, version) in written {
-                let state = new.number(Some(value));
-                new.versions.insert(((&record.table, key), version), state);
+            for (key, value) in record.writes() {
+                new.told((&record.table, key), value, record.timestamp);
             }
-            if let (OpKind::Get, Some(value), Some(version)) = (record.op, &record.value, record.version) {
-                let state = new.number(Some(value));
-                new.versions.insert(((&record.table, &record.key), version), state);
+            for found in record.found() {
+                new.told((&record.table, found.key), found.value, found.version);
             }
         }
         new
+    }
+
+    fn told(&mut self, key: KeyId<'a>, value: Option<&str>, version: Option<u64>) {
+        if let (Some(_), Some(version)) = (value, version) {
+            let state = self.number(value);
+            self.versions.insert((key, version), state);
+            self.versions_of.insert((key, state), version);
+        }
     }
 
     fn number(&mut self, value: Option<&str>) -> State {
@@ -113,7 +132,9 @@ struct Builder<'a> {
 impl<'a> Builder<'a> {
     fn push(&mut self, record: &'a Record, key: &'a str, requires: Vec<Requires>, sets: Option<State>) {
         let completed = (record.outcome != Outcome::Unknown).then_some(record.completed_ns);
-        let op = RegisterOp { invoked: record.invoked_ns, completed, requires, sets, record };
+        let version = || self.states.versions_of.get(&((&record.table, key), sets?)).copied();
+        let timestamp = record.timestamp.or_else(version);
+        let op = RegisterOp { invoked: record.invoked_ns, completed, requires, sets, timestamp, record };
         self.keys.entry((&record.table, key)).or_default().push(op);
     }
 
@@ -194,7 +215,7 @@ fn settle_unknown(ops: &mut Vec<RegisterOp<'_>>) {
     while let Some((writer, seen_by)) = certainly_written(ops, unique) {
         ops[writer].completed = Some(seen_by);
     }
-    if ops.iter().any(|op| op.requires.iter().any(|r| matches!(r, Requires::IsNot(_)))) {
+    if ops.iter().any(RegisterOp::requires_otherness) {
         return;
     }
     loop {

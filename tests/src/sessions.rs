@@ -87,7 +87,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn check_read(&self, seen: &Observation<'a>, index: &Index<'_>) -> Result<(), Violation> {
+    fn check_read(&self, seen: &Observation<'a>, index: &Index<'a>) -> Result<(), Violation> {
         let Some(known) = self.keys.get(&seen.id()) else { return Ok(()) };
         let holds = match seen.version {
             Some(version) => version >= known.version,
@@ -96,7 +96,8 @@ impl<'a> Session<'a> {
         if holds {
             return Ok(());
         }
-        let message = format!("the process knows version {} of key {} and is shown an older state", known.version, seen.key);
+        let message =
+            format!("the process knows version {} of key {} and is shown an older state", known.version, seen.key);
         Err(Violation::new(message, &[known.record, seen.record]))
     }
 
@@ -109,7 +110,7 @@ impl<'a> Session<'a> {
 }
 
 /// Whether a removal after `version` was acknowledged or may have happened.
-fn removed_later(key: KeyId<'_>, version: u64, index: &Index<'_>) -> bool {
+fn removed_later<'a>(key: KeyId<'a>, version: u64, index: &Index<'a>) -> bool {
     index.key(key).is_some_and(|writes| {
         writes.unknown.iter().any(|w| w.value.is_none())
             || writes.acknowledged.range(version.saturating_add(1)..).any(|(_, w)| w.value.is_none())

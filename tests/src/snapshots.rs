@@ -51,7 +51,11 @@ mod tests {
     #[test]
     fn equal_timestamps_need_equal_answers() {
         let write = put(1, "k", "a").at(0, 10).ts(5).unknown();
-        let good = history([write.clone(), get(2, "k", Some(("a", 5))).at(20, 30).ts(7), get(3, "k", Some(("a", 5))).at(40, 50).ts(7)]);
+        let good = history([
+            write.clone(),
+            get(2, "k", Some(("a", 5))).at(20, 30).ts(7),
+            get(3, "k", Some(("a", 5))).at(40, 50).ts(7),
+        ]);
         assert!(check(&good).is_ok());
         let bad = history([write, get(2, "k", Some(("a", 5))).at(20, 30).ts(7), get(3, "k", None).at(40, 50).ts(7)]);
         assert!(check(&bad).unwrap_err().message.contains("different answers"));
@@ -59,7 +63,8 @@ mod tests {
 
     #[test]
     fn the_newest_version_at_the_timestamp_is_seen() {
-        let writes = [put(1, "k", "a").at(0, 10).ts(5), put(1, "k", "b").at(20, 30).ts(25), delete(1, "k").at(40, 50).ts(45)];
+        let writes =
+            [put(1, "k", "a").at(0, 10).ts(5), put(1, "k", "b").at(20, 30).ts(25), delete(1, "k").at(40, 50).ts(45)];
         for (at, seen, holds) in [
             (4, None, true),
             (5, Some(("a", 5)), true),

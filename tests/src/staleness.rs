@@ -25,7 +25,7 @@ pub fn check(history: &[Record]) -> Result<(), Violation> {
     Ok(())
 }
 
-fn check_claim(seen: &Observation<'_>, at: u64, claimed: u64, index: &Index<'_>) -> Result<(), Violation> {
+fn check_claim<'a>(seen: &Observation<'a>, at: u64, claimed: u64, index: &Index<'a>) -> Result<(), Violation> {
     // Before the recording clock began nothing was acknowledged.
     let Some(fresh_from) = seen.record.invoked_ns.checked_sub(claimed) else { return Ok(()) };
     let Some(writes) = index.key(seen.id()) else { return Ok(()) };

@@ -105,9 +105,8 @@ impl ClusterService {
     async fn transfer(&self, shard: ShardId, to: NodeId) -> Result<(), Status> {
         let unknown = || Error::new(Reason::BadRequest, format!("this node has no replica of shard {shard}"));
         let replica = self.ctx.replicas.get(shard).ok_or_else(|| to_status(&unknown()))?;
-        let failed = |e: String| {
-            to_status(&Error::new(Reason::NoQuorum, format!("the leader of {shard} was not moved: {e}")))
-        };
+        let failed =
+            |e: String| to_status(&Error::new(Reason::NoQuorum, format!("the leader of {shard} was not moved: {e}")));
         if replica.leader() == Some(to) {
             return Ok(());
         }
@@ -123,10 +122,7 @@ impl ClusterService {
 
 #[tonic::async_trait]
 impl Cluster for ClusterService {
-    async fn get_status(
-        &self,
-        request: Request<pb::GetStatusRequest>,
-    ) -> Result<Response<pb::GetStatusReply>, Status> {
+    async fn get_status(&self, request: Request<pb::GetStatusRequest>) -> Result<Response<pb::GetStatusReply>, Status> {
         let view = self.ctx.catalog.view();
         let known = view.nodes().map(|n| &n.record).filter(|n| n.id != self.ctx.me);
         let mut nodes = vec![node_status(&self.ctx)];

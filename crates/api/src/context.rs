@@ -9,6 +9,7 @@ use meridian_types::{Limits, NodeId, RegionId, RequestId, ShardId, Timestamp, Zo
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 
 /// How long a gateway tries.
 #[derive(Clone, Copy, Debug)]
@@ -24,11 +25,7 @@ pub struct Deadlines {
 
 impl Default for Deadlines {
     fn default() -> Self {
-        Self {
-            request: Duration::from_secs(10),
-            attempt: Duration::from_secs(3),
-            catch_up: Duration::from_millis(100),
-        }
+        Self { request: Duration::from_secs(10), attempt: Duration::from_secs(3), catch_up: Duration::from_millis(100) }
     }
 }
 
@@ -68,6 +65,8 @@ pub struct Inner {
     pub deadlines: Deadlines,
     /// When it started.
     pub started: Mono,
+    /// Cancelled when the node stops: streams that would never end by themselves end then.
+    pub stop: CancellationToken,
     client: u64,
     sequence: AtomicU64,
 }
@@ -96,6 +95,8 @@ pub struct Parts {
     pub peers: Peers,
     /// See [`Inner`].
     pub gossip: Gossip,
+    /// See [`Inner`].
+    pub stop: CancellationToken,
 }
 
 impl std::ops::Deref for Context {
@@ -109,8 +110,8 @@ impl std::ops::Deref for Context {
 impl Context {
     /// A node's context, with the usual limits and deadlines.
     pub fn new(parts: Parts) -> Self {
-        let Parts { me, region, zone, grpc_address, http_address, clock, store, catalog, replicas, peers, gossip } =
-            parts;
+        let Parts { me, region, zone, grpc_address, http_address, clock, .. } = parts;
+        let Parts { store, catalog, replicas, peers, gossip, stop, .. } = parts;
         let inner = Inner {
             me,
             region,
@@ -126,6 +127,7 @@ impl Context {
             limits: Limits::default(),
             deadlines: Deadlines::default(),
             started: Mono::now(),
+            stop,
             client: rand::random(),
             sequence: AtomicU64::new(0),
         };

@@ -34,7 +34,8 @@ impl From<ConsensusError> for Refusal {
                 Error::new(Reason::TimestampInFuture, text).into()
             }
             ConsensusError::ClockUnsafe => {
-                Error::new(Reason::ClockUnsafe, "the node's clock is unsafe; ask another node, and see its status").into()
+                Error::new(Reason::ClockUnsafe, "the node's clock is unsafe; ask another node, and see its status")
+                    .into()
             }
             ConsensusError::Lost => lost().into(),
             ConsensusError::NotProven => Self::NotLeader(None),

@@ -120,7 +120,11 @@ pub(crate) async fn mutate(
     let mut shed = None;
     loop {
         let Some(left) = arrival.left() else {
-            return Err(if unknown { failure::lost() } else { shed.unwrap_or_else(|| failure::no_quorum("the write")) });
+            return Err(if unknown {
+                failure::lost()
+            } else {
+                shed.unwrap_or_else(|| failure::no_quorum("the write"))
+            });
         };
         let Some(to) = route.next() else {
             route.pause().await;
@@ -368,15 +372,11 @@ async fn read_at(
     arrival: Arrival,
 ) -> Result<Attempt<ReadAnswer>, Refusal> {
     let start = Mono::now();
-    let what = match read.plan.to_proto() {
-        internal::read_request::What::Keys(k) => internal::read_request::What::Keys(k),
-        internal::read_request::What::Range(r) => internal::read_request::What::Range(r),
-    };
     let request = internal::ReadRequest {
         target: Some(ctx.target(to, read.shard)),
         table: read.table.0,
         consistency: Some(meridian_wire::consistency::encode(read.consistency)),
-        what: Some(what),
+        what: Some(read.plan.to_proto()),
         no_forward: true,
     };
     let reply = peer_client(ctx, to)?.read(request).await.map_err(|_| Refusal::NotLeader(None))?.into_inner();

@@ -10,9 +10,7 @@ use meridian_proto::internal::v1 as internal;
 use meridian_proto::v1 as pb;
 use meridian_proto::v1::kv_server::{Kv, KvServer};
 use meridian_txn::{Committed, ReadPlan, id_to_proto};
-use meridian_types::{
-    Consistency, Error, KeyRange, Reason, Receipt, Result, ShardId, TableId, Timestamp,
-};
+use meridian_types::{Consistency, Error, KeyRange, Reason, Receipt, Result, ShardId, TableId, Timestamp};
 use meridian_wire::header::{Served, decode_request, encode_reply};
 use meridian_wire::{consistency, range, status::to_status};
 use prost::Message;
@@ -261,7 +259,9 @@ impl KvService {
                 break;
             }
             if more || page.rows.len() >= limits.page_rows_max || page.bytes >= limits.page_bytes_max {
-                page.next = page.rows.last().map(|r| resume_key(&r.key, reverse));
+                // No token if nothing of the range is left after the last row.
+                let after = page.rows.last().map(|r| resume_key(&r.key, reverse));
+                page.next = after.filter(|at| resume(scan.keys.clone(), at.clone(), reverse).is_ok());
                 break;
             }
         }

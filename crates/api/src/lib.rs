@@ -20,6 +20,7 @@ mod services;
 mod tables;
 
 pub use cluster::node_status;
-pub use context::{Context, Deadlines};
+pub use context::{Context, Deadlines, Parts};
 pub use http::http_routes;
 pub use services::routes;
+pub use tables::catalog_is_current;

@@ -8,8 +8,8 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use meridian_catalog::{Node, register_node};
 use meridian_clock::Mono;
-use meridian_consensus::peers::MESSAGE_BYTES_MAX;
 use meridian_consensus::PeerAddress;
+use meridian_consensus::peers::MESSAGE_BYTES_MAX;
 use meridian_proto::internal::v1 as internal;
 use meridian_proto::internal::v1::inspect_server::{Inspect, InspectServer};
 use meridian_proto::internal::v1::peer_server::{Peer, PeerServer};
@@ -62,13 +62,13 @@ impl Peer for PeerService {
         &self,
         request: Request<Streaming<internal::GossipMessage>>,
     ) -> Result<Response<Self::GossipStream>, Status> {
-        let ctx = self.ctx.clone();
+        let (ctx, stop) = (self.ctx.clone(), self.ctx.stop.clone());
         let acks = request.into_inner().map(move |message| {
             let message = message?;
             ctx.replicas.check_node(message.target.as_ref())?;
             Ok(ctx.gossip.receive(&message))
         });
-        Ok(Response::new(acks.boxed()))
+        Ok(Response::new(acks.take_until(stop.cancelled_owned()).boxed()))
     }
 
     async fn mutate(
@@ -89,7 +89,10 @@ impl Peer for PeerService {
                     commit_wait_ns: 0,
                     total_ns: t.total,
                 };
-                internal::MutateReply { result: Some(mutate_reply::Result::Outcome(commit.outcome)), times: Some(times) }
+                internal::MutateReply {
+                    result: Some(mutate_reply::Result::Outcome(commit.outcome)),
+                    times: Some(times),
+                }
             }
             Err(refusal) => {
                 let result = refused(refusal, mutate_reply::Result::NotLeader, mutate_reply::Result::Failure);

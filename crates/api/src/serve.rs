@@ -131,8 +131,7 @@ impl Read<'_> {
     }
 
     fn read_at(&self, at: Timestamp) -> Result<Page, Refusal> {
-        read(&self.ctx.store.data.view(), self.table, self.plan, at, &self.ctx.limits)
-            .map_err(|e| storage(&e).into())
+        read(&self.ctx.store.data.view(), self.table, self.plan, at, &self.ctx.limits).map_err(|e| storage(&e).into())
     }
 
     fn answer(&self, page: Page, at: Timestamp, start: Mono, ready: Mono) -> ReadAnswer {

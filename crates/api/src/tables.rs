@@ -5,6 +5,7 @@ use crate::failure;
 use crate::gateway::{self, Arrival, ShardRead};
 use crate::kv::arrival;
 use meridian_catalog::{CatalogView, NewTable, Table, create_table, drop_table, placement_from_proto, table_to_proto};
+use meridian_clock::Mono;
 use meridian_proto::internal::v1 as internal;
 use meridian_proto::v1 as pb;
 use meridian_proto::v1::tables_server::{Tables, TablesServer};
@@ -45,6 +46,12 @@ pub(crate) async fn catalog_now(ctx: &Context, arrival: Arrival) -> Result<Arc<C
         Error::new(Reason::Internal, "the catalog cannot be read; see the node's log")
     })?;
     Ok(ctx.catalog.view())
+}
+
+/// Brings this node's view of the catalog up to date; whether that succeeded.
+pub async fn catalog_is_current(ctx: &Context) -> bool {
+    let arrival = Arrival { at: Mono::now(), deadline: ctx.deadlines.request, latest: ctx.latest() };
+    catalog_now(ctx, arrival).await.is_ok()
 }
 
 /// Changes the catalog: `build` plans on the newest view, and again if another change came first. `Ok(None)`:
@@ -122,8 +129,7 @@ impl TablesService {
     }
 
     async fn drop(&self, name: &str, arrival: Arrival) -> Result<()> {
-        let build =
-            |view: &CatalogView| drop_table(view, self.ctx.request_id(), name).map(Some);
+        let build = |view: &CatalogView| drop_table(view, self.ctx.request_id(), name).map(Some);
         change_catalog(&self.ctx, arrival, build).await?;
         catalog_now(&self.ctx, arrival).await.map(|_| ())
     }

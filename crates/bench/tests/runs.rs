@@ -1,5 +1,7 @@
 //! Whole runs against a scripted cluster: one in-memory map that answers when it is told to.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use bytes::Bytes;
 use meridian_bench::history::{OpKind, Outcome, Record};
 use meridian_bench::{

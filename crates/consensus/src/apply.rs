@@ -216,7 +216,9 @@ pub(crate) struct FlushBuilder {
 impl RaftSnapshotBuilder<Raftish> for FlushBuilder {
     type SnapshotData = SnapshotBundle;
 
-    async fn build_snapshot(&mut self) -> Result<openraft::type_config::alias::SnapshotOf<Raftish, SnapshotBundle>, io::Error> {
+    async fn build_snapshot(
+        &mut self,
+    ) -> Result<openraft::type_config::alias::SnapshotOf<Raftish, SnapshotBundle>, io::Error> {
         self.snapshots.flush().await
     }
 }

@@ -51,8 +51,10 @@ pub(crate) fn vote_from_pb(v: Option<pb::Vote>) -> Decoded<RaftVote> {
 
 /// A membership entry's body.
 pub(crate) fn membership_to_pb(m: &RaftMembership) -> pb::Membership {
-    let configs = m.get_joint_config().iter().map(|set| pb::membership::VoterSet { nodes: set.iter().copied().collect() });
-    let members = m.nodes().map(|(id, n)| pb::Member { node: *id, region: n.region.clone(), address: n.address.clone() });
+    let configs =
+        m.get_joint_config().iter().map(|set| pb::membership::VoterSet { nodes: set.iter().copied().collect() });
+    let members =
+        m.nodes().map(|(id, n)| pb::Member { node: *id, region: n.region.clone(), address: n.address.clone() });
     pb::Membership { configs: configs.collect(), members: members.collect() }
 }
 

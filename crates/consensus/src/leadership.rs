@@ -275,11 +275,7 @@ impl Leadership {
 }
 
 /// The stamping task of one leadership. Ends when the leadership is dropped.
-async fn run(
-    this: std::sync::Weak<Leadership>,
-    mut queue: mpsc::Receiver<Proposal>,
-    mut barriers: mpsc::Receiver<()>,
-) {
+async fn run(this: std::sync::Weak<Leadership>, mut queue: mpsc::Receiver<Proposal>, mut barriers: mpsc::Receiver<()>) {
     loop {
         tokio::select! {
             biased;

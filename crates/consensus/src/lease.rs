@@ -74,6 +74,11 @@ impl QuorumAcks {
         self.changed.send_modify(|n| *n += 1);
     }
 
+    /// When the last request was sent that this node answered.
+    pub fn last_credit(&self, node: NodeId) -> Option<Moment> {
+        self.lock().credits.get(&node.0).copied()
+    }
+
     /// Ends the lease under `leader` for good.
     pub fn revoke(&self, leader: LeaderId) {
         let mut inner = self.lock();

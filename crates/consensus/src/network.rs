@@ -18,11 +18,9 @@ use meridian_clock::{Clock, Mono};
 use meridian_proto::internal::v1 as pb;
 use meridian_proto::internal::v1::raft_client::RaftClient;
 use meridian_types::{LeaderId, NodeId, ShardId};
-use openraft::type_config::alias::SnapshotOf;
+use openraft::OptionalSend;
 use openraft::base::BoxFuture;
-use openraft::errors::{
-    NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable,
-};
+use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
 use openraft::network::{
     Backoff, NetBackoff, NetSnapshot, NetStreamAppend, NetTransferLeader, NetVote, RPCOption, RPCTypes,
     RaftNetworkFactory,
@@ -31,7 +29,7 @@ use openraft::raft::{
     AppendEntriesRequest, SnapshotResponse, StreamAppendError, StreamAppendResult, TransferLeaderError,
     TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
-use openraft::OptionalSend;
+use openraft::type_config::alias::SnapshotOf;
 use openraft::type_config::alias::VoteOf;
 use std::collections::VecDeque;
 use std::future::Future;
@@ -124,7 +122,11 @@ impl PeerLink {
         })
     }
 
-    async fn ask_vote(&self, rpc: VoteRequest<Raftish>, pre_vote: bool) -> Result<VoteResponse<Raftish>, RPCError<Raftish>> {
+    async fn ask_vote(
+        &self,
+        rpc: VoteRequest<Raftish>,
+        pre_vote: bool,
+    ) -> Result<VoteResponse<Raftish>, RPCError<Raftish>> {
         let request = pb::VoteRequest {
             target: Some(self.target()),
             vote: Some(codec::vote_to_pb(&rpc.vote)),
@@ -148,11 +150,19 @@ impl NetBackoff<Raftish> for PeerLink {
 }
 
 impl NetVote<Raftish> for PeerLink {
-    async fn vote(&mut self, rpc: VoteRequest<Raftish>, _: RPCOption) -> Result<VoteResponse<Raftish>, RPCError<Raftish>> {
+    async fn vote(
+        &mut self,
+        rpc: VoteRequest<Raftish>,
+        _: RPCOption,
+    ) -> Result<VoteResponse<Raftish>, RPCError<Raftish>> {
         self.ask_vote(rpc, false).await
     }
 
-    async fn pre_vote(&mut self, rpc: VoteRequest<Raftish>, _: RPCOption) -> Result<VoteResponse<Raftish>, RPCError<Raftish>> {
+    async fn pre_vote(
+        &mut self,
+        rpc: VoteRequest<Raftish>,
+        _: RPCOption,
+    ) -> Result<VoteResponse<Raftish>, RPCError<Raftish>> {
         self.ask_vote(rpc, true).await
     }
 }

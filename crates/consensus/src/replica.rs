@@ -10,7 +10,7 @@ use crate::log_cache::LogCache;
 use crate::log_store::LogStore;
 use crate::network::Network;
 use crate::peers::{PeerAddress, Peers};
-use crate::raft_types::{Member, Raft};
+use crate::raft_types::{Member, Raft, RaftLeaderId, Raftish};
 use crate::safe_time::SafeTime;
 use crate::sequencer::Closed;
 use crate::snapshot::SnapshotMaker;
@@ -18,7 +18,9 @@ use meridian_clock::{Clock, Mono};
 use meridian_proto::internal::v1 as pb;
 use meridian_storage::Store;
 use meridian_types::{KeyRange, KeySpan, NodeId, RegionId, ShardId, TableId, Timestamp};
+use openraft::ServerState;
 use openraft::async_runtime::watch::WatchReceiver;
+use openraft::metrics::RaftServerMetrics;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -286,6 +288,13 @@ impl Replica {
         self.voters().contains(&to) && matched.is_some_and(|m| m + TRANSFER_LAG_MAX >= last)
     }
 
+    /// Whether `to` is a voter that lacks at most a few entries and has answered lately.
+    pub fn is_fit_to_lead(&self, to: NodeId) -> bool {
+        let lately = self.timing.promise() / 2;
+        let heard = self.acks.last_credit(to).is_some_and(|at| Mono::now().since(at.mono) < lately);
+        heard && self.is_caught_up(to)
+    }
+
     /// At the leader: adds those of `learners` that the group does not have yet. Returns how many were added.
     pub async fn add_learners(&self, learners: &BTreeMap<NodeId, Member>) -> Result<usize, ConsensusError> {
         let known = self.members();
@@ -418,6 +427,13 @@ impl Replica {
     }
 }
 
+/// The leader id under which this replica leads, if it does.
+fn led_as(metrics: &RaftServerMetrics<Raftish>) -> Option<RaftLeaderId> {
+    let vote = &metrics.vote;
+    let leads = vote.committed && vote.leader_id.node_id == metrics.id && metrics.state == ServerState::Leader;
+    leads.then_some(vote.leader_id)
+}
+
 /// Starts and ends leaderships as openraft reports them, and learns the addresses of the group's members.
 async fn follow_leadership(this: Arc<Replica>) {
     let mut metrics = this.raft.server_metrics();
@@ -426,20 +442,16 @@ async fn follow_leadership(this: Arc<Replica>) {
             let region = RegionId::from(member.region);
             this.peers.learn_if_unknown(id, PeerAddress { region, address: member.address });
         }
-        match this.raft.as_leader() {
-            Ok(leader) => {
-                let id = *leader.leader_id();
-                if this.leadership().is_none_or(|l| l.leader() != codec::leader_of(&id)) {
-                    tracing::info!(shard = %this.shard, leader = %codec::leader_of(&id), "leading");
-                    this.set_leadership(Some(Leadership::start(this.leader_parts(), id)));
-                }
+        match led_as(&metrics.borrow_watched()) {
+            Some(id) if this.leadership().is_none_or(|l| l.leader() != codec::leader_of(&id)) => {
+                tracing::info!(shard = %this.shard, leader = %codec::leader_of(&id), "leading");
+                this.set_leadership(Some(Leadership::start(this.leader_parts(), id)));
             }
-            Err(_) => {
-                if this.leadership().is_some() {
-                    tracing::info!(shard = %this.shard, "no longer leading");
-                    this.set_leadership(None);
-                }
+            None if this.leadership().is_some() => {
+                tracing::info!(shard = %this.shard, "no longer leading");
+                this.set_leadership(None);
             }
+            Some(_) | None => {}
         }
         if metrics.changed().await.is_err() {
             tracing::error!(shard = %this.shard, "the group has stopped");

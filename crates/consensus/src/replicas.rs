@@ -52,7 +52,6 @@ impl Replicas {
     }
 
     /// Checks that a message is meant for this node of this cluster.
-    #[expect(clippy::result_large_err, reason = "the error is the gRPC status that is returned as it is")]
     pub fn check_node(&self, target: Option<&pb::Target>) -> Result<(), Status> {
         let target = target.ok_or_else(|| Status::invalid_argument("a message without a target"))?;
         if target.cluster_id != *self.cluster {
@@ -65,7 +64,6 @@ impl Replicas {
     }
 
     /// The replica that a message is meant for.
-    #[expect(clippy::result_large_err, reason = "the error is the gRPC status that is returned as it is")]
     pub fn addressed(&self, target: Option<pb::Target>) -> Result<Arc<Replica>, Status> {
         self.check_node(target.as_ref())?;
         let shard = ShardId(target.map_or(0, |t| t.shard));

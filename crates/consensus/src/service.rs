@@ -13,7 +13,9 @@ use futures::stream::BoxStream;
 use meridian_proto::internal::v1 as pb;
 use meridian_proto::internal::v1::raft_server::RaftServer;
 use openraft::Snapshot;
-use openraft::raft::{AppendEntriesRequest, StreamAppendError, TransferLeaderError, TransferLeaderRequest, VoteRequest};
+use openraft::raft::{
+    AppendEntriesRequest, StreamAppendError, TransferLeaderError, TransferLeaderRequest, VoteRequest,
+};
 use std::io;
 use std::sync::Arc;
 use tokio::io::AsyncWriteExt;
@@ -46,6 +48,36 @@ impl RaftService {
     }
 }
 
+impl RaftService {
+    /// Feeds a stream of appends to the replica that its first message names.
+    async fn answer_appends(
+        &self,
+        mut messages: Streaming<pb::AppendRequest>,
+    ) -> Result<BoxStream<'static, Result<pb::AppendReply, Status>>, Status> {
+        let mut first = messages.message().await?.ok_or_else(|| bad("an append stream without a message"))?;
+        let replica = self.replica(first.target.take())?;
+        let me = replica.node().0;
+        let first = append_from_pb(first, me)?;
+        // A message that cannot be read ends the stream; the leader starts another.
+        let rest = messages.map(move |m| append_from_pb(m?, me)).take_while(|m| std::future::ready(m.is_ok()));
+        let requests = futures::stream::iter([Ok(first)]).chain(rest).filter_map(|m| std::future::ready(m.ok()));
+        let answers = replica.raft().stream_append(requests.boxed()).map(|answer| match answer {
+            Ok(Ok(matched)) => {
+                let log_id = matched.as_ref().map(codec::log_id_to_pb);
+                Ok(reply(pb::append_reply::Result::Matched(pb::append_reply::Matched { log_id })))
+            }
+            Ok(Err(StreamAppendError::Conflict(at))) => {
+                Ok(reply(pb::append_reply::Result::Conflict(codec::log_id_to_pb(&at))))
+            }
+            Ok(Err(StreamAppendError::HigherVote(v))) => {
+                Ok(reply(pb::append_reply::Result::HigherVote(codec::vote_to_pb(&v))))
+            }
+            Err(fatal) => Err(failed(fatal)),
+        });
+        Ok(answers.boxed())
+    }
+}
+
 /// Decodes one append. `me` must not be its leader.
 fn append_from_pb(message: pb::AppendRequest, me: u64) -> Result<AppendEntriesRequest<Raftish>, Status> {
     let vote = codec::vote_from_pb(message.vote).map_err(bad)?;
@@ -73,28 +105,15 @@ impl pb::raft_server::Raft for RaftService {
         &self,
         request: Request<Streaming<pb::AppendRequest>>,
     ) -> Result<Response<Self::AppendStream>, Status> {
-        let mut messages = request.into_inner();
-        let mut first = messages.message().await?.ok_or_else(|| bad("an append stream without a message"))?;
-        let replica = self.replica(first.target.take())?;
-        let me = replica.node().0;
-        let first = append_from_pb(first, me)?;
-        // A message that cannot be read ends the stream; the leader starts another.
-        let rest = messages.map(move |m| append_from_pb(m?, me)).take_while(|m| std::future::ready(m.is_ok()));
-        let requests = futures::stream::iter([Ok(first)]).chain(rest).filter_map(|m| std::future::ready(m.ok()));
-        let answers = replica.raft().stream_append(requests.boxed()).map(|answer| match answer {
-            Ok(Ok(matched)) => {
-                let log_id = matched.as_ref().map(codec::log_id_to_pb);
-                Ok(reply(pb::append_reply::Result::Matched(pb::append_reply::Matched { log_id })))
+        let (this, messages) = (self.clone(), request.into_inner());
+        // The call returns at once, the first message is awaited inside the answer: an idle stream is established too.
+        let answers = async move {
+            match this.answer_appends(messages).await {
+                Ok(answers) => answers,
+                Err(status) => futures::stream::iter([Err(status)]).boxed(),
             }
-            Ok(Err(StreamAppendError::Conflict(at))) => {
-                Ok(reply(pb::append_reply::Result::Conflict(codec::log_id_to_pb(&at))))
-            }
-            Ok(Err(StreamAppendError::HigherVote(v))) => {
-                Ok(reply(pb::append_reply::Result::HigherVote(codec::vote_to_pb(&v))))
-            }
-            Err(fatal) => Err(failed(fatal)),
-        });
-        Ok(Response::new(answers.boxed()))
+        };
+        Ok(Response::new(futures::stream::once(answers).flatten().boxed()))
     }
 
     async fn vote(&self, request: Request<pb::VoteRequest>) -> Result<Response<pb::VoteReply>, Status> {

@@ -97,10 +97,7 @@ impl SnapshotMaker {
         };
         let maker = self.clone();
         let Staged { dir, manifest } = staged.clone();
-        blocking(move || {
-            maker.store.install_snapshot(maker.shard, maker.table, &maker.range, &dir, &manifest)
-        })
-        .await?;
+        blocking(move || maker.store.install_snapshot(maker.shard, maker.table, &maker.range, &dir, &manifest)).await?;
         remove_dir(&staged.dir)
     }
 }
@@ -122,8 +119,6 @@ pub(crate) fn remove_dir(dir: &Path) -> io::Result<()> {
     }
 }
 
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, StorageError> + Send + 'static,
-) -> io::Result<T> {
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, StorageError> + Send + 'static) -> io::Result<T> {
     tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?.map_err(io::Error::other)
 }

@@ -1,0 +1,61 @@
+//! Duties of a leader beside writing: learners that the group lacks, and handing the leadership to the node that
+//! should have it. Leadership moves by transfer, never by waiting for a timeout.
+
+use meridian_api::Context;
+use meridian_catalog::CatalogView;
+use meridian_consensus::{Member, Replica};
+use meridian_types::{NodeId, ShardId};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Time between rounds.
+const ROUND_INTERVAL: Duration = Duration::from_secs(1);
+/// Rounds in which the preferred leader must look fit before it gets the leadership.
+const FIT_ROUNDS: u32 = 3;
+
+/// Works for the shards that this node leads, until the future is dropped.
+pub(crate) async fn run(ctx: Context, catalog_leader: Option<NodeId>) {
+    let mut fit: BTreeMap<ShardId, u32> = BTreeMap::new();
+    let mut rounds = tokio::time::interval(ROUND_INTERVAL);
+    rounds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        rounds.tick().await;
+        let view = ctx.catalog.view();
+        for replica in ctx.replicas.all().into_iter().filter(|r| r.is_leader()) {
+            if let Err(e) = replica.add_learners(&learners(&view, &replica)).await {
+                tracing::debug!(shard = %replica.shard(), "learners not added yet: {e}");
+            }
+            let preferred = match view.shard(replica.shard()) {
+                Some(shard) => Some(shard.preferred_leader),
+                None => catalog_leader,
+            };
+            let Some(to) = preferred.filter(|to| *to != ctx.me) else { continue };
+            let rounds = fit.entry(replica.shard()).or_default();
+            *rounds = if replica.is_fit_to_lead(to) { *rounds + 1 } else { 0 };
+            if *rounds >= FIT_ROUNDS {
+                *rounds = 0;
+                tracing::info!(shard = %replica.shard(), %to, "moving the leadership to where it is preferred");
+                tokio::spawn(async move {
+                    if let Err(e) = replica.transfer_leader(to).await {
+                        tracing::warn!(shard = %replica.shard(), %to, "the leadership did not move: {e}");
+                    }
+                });
+            }
+        }
+    }
+}
+
+/// The learners that a shard should have: as the catalog says; of shard 0, every node that is no voter.
+fn learners(view: &CatalogView, replica: &Replica) -> BTreeMap<NodeId, Member> {
+    if replica.shard() == ShardId::CATALOG {
+        let nodes = view.nodes().map(|n| &n.record);
+        return nodes.map(|n| (n.id, member(n.region.as_str(), &n.grpc_address))).collect();
+    }
+    let Some(shard) = view.shard(replica.shard()) else { return BTreeMap::new() };
+    let learners = shard.replicas.iter().filter(|r| !r.voter);
+    learners.map(|r| (r.node, member(r.region.as_str(), &r.address))).collect()
+}
+
+fn member(region: &str, address: &str) -> Member {
+    Member { region: region.to_owned(), address: address.to_owned() }
+}
