@@ -111,6 +111,11 @@ impl KvService {
     ) -> Result<(Answered<Committed>, bool)> {
         let (id, receipt) = decode_request(header);
         let id = id.unwrap_or_else(|| self.ctx.request_id());
+        // Refused here, before it could be recorded for as long as its claimed age.
+        if id.time > self.ctx.latest().plus(self.ctx.clock.max_offset()) {
+            let text = "the request id's issue time is in the future; correct the client's clock and use a new id";
+            return Err(Error::new(Reason::TimestampInFuture, text));
+        }
         let mutation = internal::Mutation { request_id: Some(id_to_proto(id)), table: found.table.id.0, ..mutation };
         let checked = mutation.preconditions.iter().map(|p| &p.key);
         let written = mutation.writes.iter().map(|w| &w.key);

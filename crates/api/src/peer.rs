@@ -192,7 +192,7 @@ impl PeerService {
         Ok(internal::join_reply::Joined {
             cluster_id,
             catalog_members: members,
-            catalog_timing: Some(cluster.record.timing.to_proto()),
+            catalog_timing: Some(meridian_catalog::timing_to_proto(cluster.record.timing)),
             max_clock_offset_ns: nanos(cluster.record.max_clock_offset),
         })
     }

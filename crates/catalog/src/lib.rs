@@ -22,5 +22,5 @@ pub use records::{
     Cluster, Node, Record, RecordError, Replica, Shard, Table, cluster_key, next_id_key, node_key, table_key,
 };
 pub use rtt::RttMatrix;
-pub use timing::{RaftTiming, timing_for};
+pub use timing::{timing_for, timing_from_proto, timing_to_proto};
 pub use view::{Catalog, CatalogError, CatalogView, Versioned};

@@ -11,8 +11,8 @@
 //! and among equals the sum of the round trips. Inside a domain the node with the fewest replicas is taken.
 
 use crate::rtt::RttMatrix;
-use crate::timing::{RaftTiming, timing_for};
-use meridian_types::{Error, NodeId, Placement, Reason, RegionId, ZoneId};
+use crate::timing::timing_for;
+use meridian_types::{Error, NodeId, Placement, RaftTiming, Reason, RegionId, ZoneId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 

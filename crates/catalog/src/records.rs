@@ -12,10 +12,10 @@
 
 use crate::describe::{placement_from_proto, placement_to_proto};
 use crate::rtt::RttMatrix;
-use crate::timing::RaftTiming;
+use crate::timing::{timing_from_proto, timing_to_proto};
 use bytes::Bytes;
 use meridian_proto::internal::v1 as wire;
-use meridian_types::{KeyRange, NodeId, RegionId, ShardId, TableId, ZoneId};
+use meridian_types::{KeyRange, NodeId, RaftTiming, RegionId, ShardId, TableId, ZoneId};
 use prost::Message as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -212,7 +212,7 @@ fn encode_cluster(cluster: &Cluster) -> wire::ClusterRecord {
     wire::ClusterRecord {
         cluster_id: cluster.id.clone(),
         region_rtts: cluster.rtts.pairs().map(rtt).collect(),
-        catalog_timing: Some(cluster.timing.to_proto()),
+        catalog_timing: Some(timing_to_proto(cluster.timing)),
         max_clock_offset_ns: nanos(cluster.max_clock_offset),
     }
 }
@@ -285,7 +285,7 @@ fn encode_shard(shard: &Shard) -> wire::ShardRecord {
         end: shard.range.end.clone().unwrap_or_default(),
         replicas: shard.replicas.iter().map(replica).collect(),
         preferred_leader: shard.preferred_leader.0,
-        timing: Some(shard.timing.to_proto()),
+        timing: Some(timing_to_proto(shard.timing)),
     }
 }
 
@@ -311,7 +311,7 @@ fn decode_shard(table: TableId, record: wire::ShardRecord) -> Result<Shard, &'st
 }
 
 fn decode_timing(timing: Option<&wire::RaftTiming>) -> Result<RaftTiming, &'static str> {
-    timing.and_then(RaftTiming::from_proto).ok_or("its timers are missing or out of order")
+    timing.and_then(timing_from_proto).ok_or("its timers are missing or out of order")
 }
 
 fn nanos(d: Duration) -> u64 {

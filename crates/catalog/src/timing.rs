@@ -11,18 +11,8 @@
 //! * `min > 2.2 H`: heartbeats that are skipped because an append was answered cannot start an election.
 
 use meridian_proto::internal::v1 as wire;
+use meridian_types::RaftTiming;
 use std::time::Duration;
-
-/// Timers of one shard, all in milliseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RaftTiming {
-    /// Between heartbeats of an idle leader.
-    pub heartbeat_ms: u64,
-    /// Shortest election timeout.
-    pub election_min_ms: u64,
-    /// Longest election timeout, and the lease that every voter promises.
-    pub election_max_ms: u64,
-}
 
 /// Classes of round trips: up to so many milliseconds, these timers.
 const CLASSES: [(u64, RaftTiming); 4] = [
@@ -45,19 +35,16 @@ pub fn timing_for(rtt: Duration) -> RaftTiming {
     RaftTiming { heartbeat_ms: 2 * r, election_min_ms: 5 * r, election_max_ms: 10 * r }
 }
 
-impl RaftTiming {
-    /// The record's form.
-    pub fn to_proto(self) -> wire::RaftTiming {
-        let Self { heartbeat_ms, election_min_ms, election_max_ms } = self;
-        wire::RaftTiming { heartbeat_ms, election_min_ms, election_max_ms }
-    }
+/// The timers in their record's form.
+pub fn timing_to_proto(timing: RaftTiming) -> wire::RaftTiming {
+    let RaftTiming { heartbeat_ms, election_min_ms, election_max_ms } = timing;
+    wire::RaftTiming { heartbeat_ms, election_min_ms, election_max_ms }
+}
 
-    /// From the record's form; `None` if the timers are not in order.
-    pub fn from_proto(timing: &wire::RaftTiming) -> Option<Self> {
-        let wire::RaftTiming { heartbeat_ms, election_min_ms, election_max_ms } = *timing;
-        let ordered = 0 < heartbeat_ms && heartbeat_ms < election_min_ms && election_min_ms < election_max_ms;
-        ordered.then_some(Self { heartbeat_ms, election_min_ms, election_max_ms })
-    }
+/// The timers of a record; `None` if they are not in order.
+pub fn timing_from_proto(timing: &wire::RaftTiming) -> Option<RaftTiming> {
+    let wire::RaftTiming { heartbeat_ms, election_min_ms, election_max_ms } = *timing;
+    Some(RaftTiming { heartbeat_ms, election_min_ms, election_max_ms }).filter(RaftTiming::is_ordered)
 }
 
 #[cfg(test)]
@@ -97,9 +84,9 @@ mod tests {
     #[test]
     fn disordered_timers_are_no_timing() {
         let timing = timing_for(Duration::from_millis(70));
-        assert_eq!(RaftTiming::from_proto(&timing.to_proto()), Some(timing));
-        assert_eq!(RaftTiming::from_proto(&wire::RaftTiming::default()), None);
+        assert_eq!(timing_from_proto(&timing_to_proto(timing)), Some(timing));
+        assert_eq!(timing_from_proto(&wire::RaftTiming::default()), None);
         let swapped = wire::RaftTiming { heartbeat_ms: 100, election_min_ms: 600, election_max_ms: 300 };
-        assert_eq!(RaftTiming::from_proto(&swapped), None);
+        assert_eq!(timing_from_proto(&swapped), None);
     }
 }

@@ -1,23 +1,9 @@
 //! The one place that makes an openraft `Config`, with the rules that our safety arguments rest on built in.
 
+use meridian_types::RaftTiming;
 use openraft::{Config, ConfigError, SnapshotPolicy, StepDownPolicy};
 use std::sync::Arc;
-use std::time::Duration;
 
-/// A group's timers. Replicated shard configuration, equal on all members: `election_max` is the lease that
-/// every voter promises (rule R3). Milliseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RaftTiming {
-    /// Time between heartbeats; above the largest RTT among the members, or an idle leader locks itself out.
-    pub heartbeat_ms: u64,
-    /// Shortest election timeout.
-    pub election_min_ms: u64,
-    /// Longest election timeout and the lease that a voter promises.
-    pub election_max_ms: u64,
-}
-
-/// Part of the promised lease that a leader does not use: bounds the drift of monotonic clocks (rule R2).
-pub const LEASE_MARGIN_PERCENT: u64 = 10;
 /// Entries after which the data is flushed and the log may be purged.
 pub const SNAPSHOT_EVERY: u64 = 2_000;
 /// Entries kept after a purge. A new leader searches this window, so it is short.
@@ -25,45 +11,33 @@ pub const LOG_KEPT: u64 = 500;
 /// Largest number of entries in one append request; its bytes are bounded by the log store.
 pub const APPEND_ENTRIES_MAX: u64 = 512;
 
-impl RaftTiming {
-    /// What every voter promises after it heard from a leader.
-    pub fn promise(&self) -> Duration {
-        Duration::from_millis(self.election_max_ms)
-    }
-
-    /// What a leader uses of that promise.
-    pub fn lease(&self) -> Duration {
-        Duration::from_millis(self.election_max_ms * (100 - LEASE_MARGIN_PERCENT) / 100)
-    }
-
-    /// The only configuration that Meridian runs a group with.
-    ///
-    /// * No leader restore: with commit before the leader's own fsync, a restarted leader could give one log id
-    ///   to two different entries.
-    /// * No step-down on its own: leadership moves only where the lease was dropped before (rule R4).
-    /// * No election before the replica says so (see [`crate::replica`]): a voter forgets its promise with its
-    ///   process.
-    pub(crate) fn config(&self, cluster: &str) -> Result<Arc<Config>, ConfigError> {
-        let config = Config {
-            cluster_name: cluster.to_owned(),
-            heartbeat_interval: self.heartbeat_ms,
-            election_timeout_min: self.election_min_ms,
-            election_timeout_max: self.election_max_ms,
-            enable_elect: false,
-            enable_leader_restore: Some(false),
-            enable_pre_vote: Some(true),
-            allow_log_reversion: Some(false),
-            removed_leader_step_down: StepDownPolicy::Never,
-            quorum_loss_probe_interval: Some(3 * self.election_max_ms),
-            broadcast_submitted_on_append: Some(true),
-            max_payload_entries: APPEND_ENTRIES_MAX,
-            snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_EVERY),
-            max_in_snapshot_log_to_keep: LOG_KEPT,
-            purge_batch_size: 256,
-            replication_lag_threshold: SNAPSHOT_EVERY,
-            install_snapshot_timeout: 60_000,
-            ..Config::default()
-        };
-        config.validate().map(Arc::new)
-    }
+/// The only configuration that Meridian runs a group with.
+///
+/// * No leader restore: with commit before the leader's own fsync, a restarted leader could give one log id
+///   to two different entries.
+/// * No step-down on its own: leadership moves only where the lease was dropped before (rule R4).
+/// * No election before the replica says so (see [`crate::replica`]): a voter forgets its promise with its
+///   process.
+pub(crate) fn raft_config(timing: &RaftTiming, cluster: &str) -> Result<Arc<Config>, ConfigError> {
+    let config = Config {
+        cluster_name: cluster.to_owned(),
+        heartbeat_interval: timing.heartbeat_ms,
+        election_timeout_min: timing.election_min_ms,
+        election_timeout_max: timing.election_max_ms,
+        enable_elect: false,
+        enable_leader_restore: Some(false),
+        enable_pre_vote: Some(true),
+        allow_log_reversion: Some(false),
+        removed_leader_step_down: StepDownPolicy::Never,
+        quorum_loss_probe_interval: Some(3 * timing.election_max_ms),
+        broadcast_submitted_on_append: Some(true),
+        max_payload_entries: APPEND_ENTRIES_MAX,
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_EVERY),
+        max_in_snapshot_log_to_keep: LOG_KEPT,
+        purge_batch_size: 256,
+        replication_lag_threshold: SNAPSHOT_EVERY,
+        install_snapshot_timeout: 60_000,
+        ..Config::default()
+    };
+    config.validate().map(Arc::new)
 }

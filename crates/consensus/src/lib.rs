@@ -34,7 +34,6 @@ mod snapshot;
 mod status;
 
 pub use apply::{StateMachine, Undecodable};
-pub use config::RaftTiming;
 pub use error::{ConsensusError, NotLeader};
 pub use gossip::Gossip;
 pub use peers::{PeerAddress, Peers};

@@ -2,7 +2,7 @@
 
 use crate::apply::{ApplyWorker, Position, StateMachine};
 use crate::codec;
-use crate::config::RaftTiming;
+use crate::config::raft_config;
 use crate::error::{ConsensusError, NotLeader};
 use crate::leadership::{LeaderParts, Leadership, Proposal};
 use crate::lease::{Moment, QuorumAcks};
@@ -17,7 +17,7 @@ use crate::snapshot::SnapshotMaker;
 use meridian_clock::{Clock, Mono};
 use meridian_proto::internal::v1 as pb;
 use meridian_storage::Store;
-use meridian_types::{KeyRange, KeySpan, NodeId, RegionId, ShardId, TableId, Timestamp};
+use meridian_types::{KeyRange, KeySpan, NodeId, RaftTiming, RegionId, ShardId, TableId, Timestamp};
 use openraft::ServerState;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::metrics::RaftServerMetrics;
@@ -125,7 +125,7 @@ impl Replica {
                 .map_err(stopped)?;
         let network =
             Network { cluster: cluster.clone(), shard, peers: peers.clone(), clock: clock.clone(), acks: acks.clone() };
-        let config = timing.config(&cluster).map_err(stopped)?;
+        let config = raft_config(&timing, &cluster).map_err(stopped)?;
         let raft = Raft::new(me.0, config, network, log_store, worker).await.map_err(stopped)?;
         let this = Arc::new(Self {
             shard,

@@ -8,7 +8,7 @@ use crate::machine::ShardMachine;
 use bytes::Bytes;
 use meridian_api::{Context, catalog_is_current};
 use meridian_catalog::{CatalogView, Shard};
-use meridian_consensus::{ConsensusError, Member, PeerAddress, RaftTiming, Replica, ReplicaOptions};
+use meridian_consensus::{ConsensusError, Member, PeerAddress, Replica, ReplicaOptions};
 use meridian_proto::internal::v1 as pb;
 use meridian_txn::ShardScope;
 use meridian_types::{KeyRange, NodeId, ShardId, TableId};
@@ -30,14 +30,6 @@ pub(crate) struct Host {
     max_offset: Duration,
     /// Shards that this node should no longer have, since the last look.
     doomed: BTreeSet<ShardId>,
-}
-
-pub(crate) fn timing(t: meridian_catalog::RaftTiming) -> RaftTiming {
-    RaftTiming {
-        heartbeat_ms: t.heartbeat_ms,
-        election_min_ms: t.election_min_ms,
-        election_max_ms: t.election_max_ms,
-    }
 }
 
 impl Host {
@@ -84,7 +76,7 @@ impl Host {
                     shard: shard.id,
                     table: shard.table,
                     range: shard.range.clone(),
-                    timing: timing(shard.timing),
+                    timing: shard.timing,
                     max_offset: self.max_offset,
                     clock: self.ctx.clock.clone(),
                     peers: self.ctx.peers.clone(),
@@ -169,7 +161,7 @@ fn voters(shard: &Shard) -> BTreeMap<NodeId, Member> {
 /// Forms the group from another voter if the preferred leader has not done it in time. Safe beside it: both write
 /// the same membership.
 async fn form_if_nobody_does(replica: Arc<Replica>, shard: Arc<Shard>) {
-    tokio::time::sleep(timing(shard.timing).promise() * 2).await;
+    tokio::time::sleep(shard.timing.promise() * 2).await;
     if replica.leader().is_none()
         && let Err(e) = replica.form(voters(&shard)).await
     {

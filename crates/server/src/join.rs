@@ -2,11 +2,13 @@
 
 use crate::node::StartError;
 use meridian_api::Context;
+use meridian_catalog::timing_from_proto;
+use meridian_consensus::Peers;
 use meridian_consensus::peers::endpoint;
-use meridian_consensus::{Peers, RaftTiming};
 use meridian_proto::internal::v1 as pb;
 use meridian_proto::internal::v1::join_reply;
 use meridian_proto::internal::v1::peer_client::PeerClient;
+use meridian_types::RaftTiming;
 use std::time::Duration;
 
 /// Pause between rounds over the seeds.
@@ -32,11 +34,8 @@ async fn ask(peers: &Peers, seed: &str, request: &pb::JoinRequest) -> Result<Joi
     match reply.into_inner().result {
         Some(join_reply::Result::Joined(joined)) => {
             let timing = joined.catalog_timing.ok_or_else(|| format!("{seed} knows no timing of shard 0"))?;
-            let timing = RaftTiming {
-                heartbeat_ms: timing.heartbeat_ms,
-                election_min_ms: timing.election_min_ms,
-                election_max_ms: timing.election_max_ms,
-            };
+            let timing =
+                timing_from_proto(&timing).ok_or_else(|| format!("{seed} has impossible timers of shard 0"))?;
             let max_offset = Duration::from_nanos(joined.max_clock_offset_ns);
             Ok(Joined { cluster_id: joined.cluster_id, members: joined.catalog_members, timing, max_offset })
         }

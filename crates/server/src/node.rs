@@ -6,20 +6,20 @@
 
 use crate::balance;
 use crate::config::{FormConfig, NodeConfig};
-use crate::host::{Host, timing};
+use crate::host::Host;
 use crate::join::{self, introduction};
 use crate::machine::ShardMachine;
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use meridian_api::{Context, Parts, http_routes, routes};
 use meridian_catalog::{Catalog, CatalogError, Cluster, NewCluster, RttMatrix, form_cluster, timing_for};
 use meridian_clock::{Clock, ClockError, Mono};
 use meridian_consensus::peers::{CONNECTION_WINDOW, STREAM_WINDOW};
-use meridian_consensus::{
-    ConsensusError, Gossip, Member, PeerAddress, Peers, RaftTiming, Replica, ReplicaOptions, Replicas,
-};
+use meridian_consensus::{ConsensusError, Gossip, Member, PeerAddress, Peers, Replica, ReplicaOptions, Replicas};
 use meridian_proto::internal::v1 as pb;
 use meridian_storage::{StorageError, Store, StoreOptions};
 use meridian_txn::ShardScope;
-use meridian_types::{KeyRange, NodeId, ShardId, TableId, Timestamp};
+use meridian_types::{KeyRange, NodeId, RaftTiming, ShardId, TableId, Timestamp};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
@@ -99,6 +99,7 @@ pub struct RunningNode {
 }
 
 /// What a node has to know of its cluster before it can open shard 0.
+#[derive(Clone)]
 struct Membership {
     cluster_id: String,
     timing: RaftTiming,
@@ -114,17 +115,16 @@ fn from_form(form: &FormConfig) -> (Membership, Cluster) {
     }
     let widest = rtts.pairs().map(|(_, _, rtt)| rtt).max().unwrap_or_default();
     let catalog_timing = timing_for(widest);
-    let cluster = Cluster {
-        id: form.cluster_id.clone(),
-        rtts,
-        timing: catalog_timing,
-        max_clock_offset: form.max_clock_offset,
+    let cluster =
+        Cluster { id: form.cluster_id.clone(), rtts, timing: catalog_timing, max_clock_offset: form.max_clock_offset };
+    let member = |v: &crate::config::FormMember| pb::Member {
+        node: v.node.0,
+        region: v.region.0.clone(),
+        address: v.address.clone(),
     };
-    let member =
-        |v: &crate::config::FormMember| pb::Member { node: v.node.0, region: v.region.0.clone(), address: v.address.clone() };
     let membership = Membership {
         cluster_id: form.cluster_id.clone(),
-        timing: timing(catalog_timing),
+        timing: catalog_timing,
         max_offset: form.max_clock_offset,
         members: form.voters.iter().map(member).collect(),
     };
@@ -137,7 +137,7 @@ fn from_catalog(catalog: &Catalog) -> Option<Membership> {
     let cluster = &view.cluster()?.record;
     Some(Membership {
         cluster_id: cluster.id.clone(),
-        timing: timing(cluster.timing),
+        timing: cluster.timing,
         max_offset: cluster.max_clock_offset,
         members: Vec::new(),
     })
@@ -170,7 +170,7 @@ pub async fn start(config: NodeConfig, listeners: Listeners) -> Result<RunningNo
     let form = config.form.as_ref().map(from_form);
     let membership = match (from_catalog(&catalog), form.as_ref()) {
         (Some(known), _) => known,
-        (None, Some((membership, _))) => Membership { members: membership.members.clone(), ..*clone(membership) },
+        (None, Some((membership, _))) => membership.clone(),
         (None, None) => {
             let request = pb::JoinRequest {
                 node: config.node.0,
@@ -219,27 +219,19 @@ pub async fn start(config: NodeConfig, listeners: Listeners) -> Result<RunningNo
     let mut tasks = JoinSet::new();
     serve(&ctx, listeners, &stop, &mut tasks).await?;
     let first = config.form.as_ref().map(|f| f.first);
-    let work: [(&str, std::pin::Pin<Box<dyn Future<Output = ()> + Send>>); 5] = [
-        ("gossip", Box::pin({ let g = ctx.gossip.clone(); async move { g.run().await } })),
-        ("catalog", Box::pin(follow_catalog(ctx.clone(), changed))),
-        ("host", Box::pin(Host::new(ctx.clone(), membership.max_offset).run())),
-        ("balance", Box::pin(balance::run(ctx.clone(), first))),
-        ("register", Box::pin(register(ctx.clone(), config, identity.incarnation))),
+    let gossip = ctx.gossip.clone();
+    let work: [BoxFuture<'static, ()>; 5] = [
+        async move { gossip.run().await }.boxed(),
+        follow_catalog(ctx.clone(), changed).boxed(),
+        Host::new(ctx.clone(), membership.max_offset).run().boxed(),
+        balance::run(ctx.clone(), first).boxed(),
+        register(ctx.clone(), config, identity.incarnation).boxed(),
     ];
-    for (_, task) in work {
+    for task in work {
         let stop = stop.clone();
         tasks.spawn(async move { stop.run_until_cancelled(task).await.unwrap_or_default() });
     }
     Ok(RunningNode { ctx, grpc, http, stop, tasks })
-}
-
-fn clone(m: &Membership) -> Box<Membership> {
-    Box::new(Membership {
-        cluster_id: m.cluster_id.clone(),
-        timing: m.timing,
-        max_offset: m.max_offset,
-        members: m.members.clone(),
-    })
 }
 
 async fn blocking<T: Send + 'static, E: Send + 'static>(
@@ -286,8 +278,8 @@ async fn serve(
         tokio::net::TcpListener::from_std(l)
     };
     let listen = |source| StartError::Listen { address: ctx.grpc_address.clone(), source };
-    let incoming = tonic::transport::server::TcpIncoming::from(to_tokio(listeners.grpc).map_err(listen)?)
-        .with_nodelay(Some(true));
+    let incoming =
+        tonic::transport::server::TcpIncoming::from(to_tokio(listeners.grpc).map_err(listen)?).with_nodelay(Some(true));
     let server = tonic::transport::Server::builder()
         .initial_connection_window_size(CONNECTION_WINDOW)
         .initial_stream_window_size(STREAM_WINDOW)
@@ -309,7 +301,13 @@ async fn serve(
     let (router, until) = (http_routes(ctx.clone()), stop.clone());
     tasks.spawn(async move {
         let server = axum::serve(http, router);
-        until.run_until_cancelled(async { if let Err(e) = server.await { tracing::error!("HTTP: {e}") } }).await;
+        until
+            .run_until_cancelled(async {
+                if let Err(e) = server.await {
+                    tracing::error!("HTTP: {e}")
+                }
+            })
+            .await;
     });
     let (ctx, until) = (ctx.clone(), stop.clone());
     tasks.spawn(async move {
@@ -359,9 +357,8 @@ async fn form_catalog(ctx: &Context, form: &FormConfig) {
     let mut views = ctx.catalog.subscribe();
     while views.borrow_and_update().cluster().is_none() {
         if is_voter && replica.leader().is_none() && started.elapsed() >= patience {
-            let member = |v: &pb::Member| {
-                (NodeId(v.node), Member { region: v.region.clone(), address: v.address.clone() })
-            };
+            let member =
+                |v: &pb::Member| (NodeId(v.node), Member { region: v.region.clone(), address: v.address.clone() });
             if let Err(e) = replica.form(membership.members.iter().map(member).collect()).await {
                 tracing::warn!("shard 0 could not be formed: {e}");
             }

@@ -19,11 +19,8 @@ async fn cluster() -> Cluster {
     let bind = || std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let listeners: Vec<Listeners> = REGIONS.iter().map(|_| Listeners { grpc: bind(), http: bind() }).collect();
     let addresses: Vec<String> = listeners.iter().map(|l| l.grpc.local_addr().unwrap().to_string()).collect();
-    let member = |i: usize| FormMember {
-        node: NodeId(i as u64 + 1),
-        region: REGIONS[i].into(),
-        address: addresses[i].clone(),
-    };
+    let member =
+        |i: usize| FormMember { node: NodeId(i as u64 + 1), region: REGIONS[i].into(), address: addresses[i].clone() };
     let mut rtts = Vec::new();
     for (i, a) in REGIONS.iter().enumerate() {
         for b in &REGIONS[i + 1..] {

@@ -13,6 +13,7 @@ mod position;
 mod receipt;
 mod request_id;
 mod timestamp;
+mod timing;
 mod token;
 
 pub use consistency::Consistency;
@@ -25,4 +26,5 @@ pub use position::{LeaderId, LogId};
 pub use receipt::Receipt;
 pub use request_id::RequestId;
 pub use timestamp::{Interval, Timestamp};
+pub use timing::{LEASE_MARGIN_PERCENT, RaftTiming};
 pub use token::{BadToken, CausalityToken};

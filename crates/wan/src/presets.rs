@@ -1,6 +1,7 @@
 //! The topologies that ship with Meridian. RTTs are typical of public clouds between the regions so named.
 
 use crate::{Place, RegionSpec, RttSpec, Shard0Spec, Topology};
+use meridian_clock::SourceKind;
 use meridian_types::RegionId;
 use std::time::Duration;
 
@@ -53,6 +54,7 @@ fn wide(name: &str, (regions, rtts): Matrix) -> Topology {
     Topology {
         name: name.into(),
         clock_bound: CLOCK_BOUND,
+        clock_source: SourceKind::Fixed,
         intra_rtt: Duration::ZERO,
         jitter: Duration::ZERO,
         bandwidth_bytes_per_s: None,
@@ -72,6 +74,7 @@ fn lan() -> Topology {
     Topology {
         name: "lan".into(),
         clock_bound: CLOCK_BOUND,
+        clock_source: SourceKind::Fixed,
         intra_rtt: Duration::from_micros(250),
         jitter: Duration::ZERO,
         bandwidth_bytes_per_s: None,

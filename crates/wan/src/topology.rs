@@ -2,7 +2,7 @@
 
 use crate::faults::{self, Fault, TopologyError};
 use crate::{Endpoint, Place, presets};
-use meridian_clock::duration_text;
+use meridian_clock::{SourceKind, duration_text};
 use meridian_types::{NodeId, RegionId, ZoneId};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -33,9 +33,12 @@ use std::time::Duration;
 pub struct Topology {
     /// What reports call it.
     pub name: String,
-    /// The bound that the nodes' `fixed` clocks declare.
+    /// The bound that the nodes' clocks declare.
     #[serde(with = "duration_text")]
     pub clock_bound: Duration,
+    /// Where the nodes' clocks read the time; `clock_bound` counts unless the source knows better.
+    #[serde(default = "fixed_clock")]
+    pub clock_source: SourceKind,
     /// RTT between two zones of one region. Inside a zone the network is the machine's own.
     #[serde(with = "duration_text", default)]
     pub intra_rtt: Duration,
@@ -66,6 +69,10 @@ pub struct RegionSpec {
     /// How many nodes it has, given to its zones in turn.
     #[serde(default = "one_node")]
     pub nodes: u32,
+}
+
+fn fixed_clock() -> SourceKind {
+    SourceKind::Fixed
 }
 
 fn one_zone() -> Vec<ZoneId> {

@@ -78,7 +78,7 @@ fn run(data: &DataStore, model: &mut Model, step: Step) {
     match step {
         Step::Put(key, ts, value) => put(&key, ts, value),
         Step::Burst(key, from) => {
-            (from..from + 30).for_each(|ts| put(&key, ts, (ts % 7 > 0).then(|| ts.to_string().into())))
+            (from..from + 30).for_each(|ts| put(&key, ts, (!ts.is_multiple_of(7)).then(|| ts.to_string().into())))
         }
         Step::Flush => data.flush().unwrap(),
     }

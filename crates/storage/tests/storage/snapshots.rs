@@ -20,7 +20,12 @@ fn id(n: u64) -> RequestId {
 /// Puts one row at `ts`, with ledger and position.
 fn put(store: &Store, key: &str, ts: u64) {
     let mut batch = DataBatch::default();
-    batch.put_version(TABLE, key.as_bytes(), Timestamp(ts), (ts % 5 > 0).then(|| format!("{key}@{ts}").into()));
+    batch.put_version(
+        TABLE,
+        key.as_bytes(),
+        Timestamp(ts),
+        (!ts.is_multiple_of(5)).then(|| format!("{key}@{ts}").into()),
+    );
     batch.put_ledger(SHARD, &id(ts), key.as_bytes());
     batch.put_shard_state(SHARD, &state(ts, ts));
     store.data.write(batch).unwrap();

@@ -1,0 +1,35 @@
+//! A Raft group's timers.
+
+use std::time::Duration;
+
+/// Part of the promised lease that a leader does not use: bounds the drift of monotonic clocks (rule R2).
+pub const LEASE_MARGIN_PERCENT: u64 = 10;
+
+/// A group's timers, in milliseconds. Replicated shard configuration, equal on all members: `election_max_ms` is
+/// the lease that every voter promises (rule R3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RaftTiming {
+    /// Between heartbeats of an idle leader; above the largest RTT among the members, or it locks itself out.
+    pub heartbeat_ms: u64,
+    /// Shortest election timeout.
+    pub election_min_ms: u64,
+    /// Longest election timeout, and the lease that every voter promises.
+    pub election_max_ms: u64,
+}
+
+impl RaftTiming {
+    /// Whether the timers are in order: heartbeats, then the shortest election timeout, then the longest.
+    pub fn is_ordered(&self) -> bool {
+        0 < self.heartbeat_ms && self.heartbeat_ms < self.election_min_ms && self.election_min_ms < self.election_max_ms
+    }
+
+    /// What every voter promises after it has heard from a leader.
+    pub fn promise(&self) -> Duration {
+        Duration::from_millis(self.election_max_ms)
+    }
+
+    /// What a leader uses of that promise.
+    pub fn lease(&self) -> Duration {
+        Duration::from_millis(self.election_max_ms * (100 - LEASE_MARGIN_PERCENT) / 100)
+    }
+}
