@@ -2,7 +2,6 @@
 //!
 //! The disk under the temporary folder is what is measured; point `TMPDIR` at the one that matters.
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot write has nothing to report")]
-#![expect(missing_docs, reason = "criterion's macros generate undocumented functions")]
 
 use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};

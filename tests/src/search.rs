@@ -177,13 +177,14 @@ impl<'o, 'a> Search<'o, 'a> {
     }
 
     /// Where timestamps place the operation. One that may not have happened, and has none, is placed just before the
-    /// first that requires what it leaves.
+    /// first that does not fit now and would fit after it.
     fn hint(&self, number: usize, window: &[usize]) -> u64 {
         let op = &self.ops[number];
         let (None, None, Some(sets)) = (op.timestamp, op.completed, op.sets) else {
             return op.timestamp.unwrap_or(u64::MAX);
         };
-        let wanting = window.iter().map(|op| &self.ops[*op]).filter(|op| op.requires_value(sets));
+        let wants = |op: &&RegisterOp<'_>| !op.allowed_in(self.state) && op.allowed_in(sets);
+        let wanting = window.iter().map(|op| &self.ops[*op]).filter(wants);
         wanting.filter_map(|op| op.timestamp).min().unwrap_or(u64::MAX)
     }
 

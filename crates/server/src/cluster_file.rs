@@ -109,7 +109,8 @@ impl ClusterFile {
             let here = nodes.iter().filter(|n| n.region == *name).map(|n| n.node).collect();
             RegionAt { name: name.clone(), nodes: here }
         };
-        let rtt = |(a, b, rtt): (RegionId, RegionId, std::time::Duration)| RttAt { a, b, rtt_ms: rtt.as_secs_f64() * 1e3 };
+        let rtt =
+            |(a, b, rtt): (RegionId, RegionId, std::time::Duration)| RttAt { a, b, rtt_ms: rtt.as_secs_f64() * 1e3 };
         Self {
             schema: SCHEMA,
             topology: topology.name.clone(),

@@ -240,6 +240,10 @@ impl DevNode {
     }
 }
 
+fn three() -> Topology {
+    Topology::preset("three").expect("one of the presets")
+}
+
 /// The folder's layout, or a new one with its sockets still held.
 fn layout(
     dir: &Path,
@@ -248,7 +252,7 @@ fn layout(
 ) -> Result<(Layout, Option<Vec<Held>>), LayoutError> {
     let known = Layout::load(dir, LAYOUT_FILE)?;
     let asked = topology.or_else(|| known.as_ref().map(|layout| layout.topology.clone()));
-    let asked = asked.unwrap_or_else(Topology::three);
+    let asked = asked.unwrap_or_else(three);
     let asked = match nodes_per_region {
         Some(nodes) => asked.with_nodes_per_region(nodes),
         None => asked,
@@ -292,7 +296,7 @@ mod tests {
             let (again, held) = layout(dir, topology, nodes).unwrap();
             assert!(again == first && held.is_none());
         }
-        for (topology, nodes) in [(Some(five), None), (Some(Topology::three()), None), (None, Some(1))] {
+        for (topology, nodes) in [(Some(five), None), (Some(three()), None), (None, Some(1))] {
             assert!(matches!(layout(dir, topology, nodes), Err(LayoutError::OtherCluster { .. })));
         }
     }

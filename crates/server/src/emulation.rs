@@ -89,7 +89,8 @@ fn link(
     target: SocketAddr,
 ) -> Result<SocketAddr, WanError> {
     let on = |listen| wan.link_on(listen, from, to, target);
-    let in_use = |e: &WanError| matches!(e, WanError::Listen { source, .. } if source.kind() == io::ErrorKind::AddrInUse);
+    let in_use =
+        |e: &WanError| matches!(e, WanError::Listen { source, .. } if source.kind() == io::ErrorKind::AddrInUse);
     match known.map(on) {
         Some(Err(error)) if in_use(&error) => {
             tracing::warn!("the link from {from} to {target} moves to another port: {error}");

@@ -3,10 +3,20 @@
 //! This crate alone knows how the parts of a node fit together, and how nodes become a cluster.
 
 mod balance;
+pub mod bootstrap;
+pub mod cluster_file;
 pub mod config;
+pub mod dev;
+mod emulation;
+mod files;
 mod host;
 mod join;
+pub mod layout;
 mod machine;
 mod node;
+mod ports;
+pub mod processes;
 
+pub use emulation::{Emulation, EmulationError};
+pub use files::FileError;
 pub use node::{Listeners, RunningNode, StartError, start};

@@ -274,7 +274,10 @@ mod tests {
         let (program, files) = nodes(dir.path(), &[OBEDIENT, "echo no disk >&2; exit 7"]);
         let mut processes = Processes::start(&program, &files).unwrap();
         let error = processes.ready(WITHIN).await.unwrap_err();
-        assert!(matches!(&error, ProcessError::Died { node: NodeId(2), status, .. } if status.code() == Some(7)), "{error}");
+        assert!(
+            matches!(&error, ProcessError::Died { node: NodeId(2), status, .. } if status.code() == Some(7)),
+            "{error}"
+        );
         assert!(error.to_string().contains("log2"), "{error}");
         assert_eq!(std::fs::read_to_string(&files[1].log).unwrap(), "no disk\n");
     }
