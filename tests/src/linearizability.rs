@@ -219,16 +219,14 @@ mod tests {
     }
 
     #[test]
-    fn hot_keys_with_unknown_outcomes_stress() {
-        for seed in 0..12 {
-            let shape =
-                Shape { processes: 64, ops: 20_000, keys: 2, unknown_percent: if seed % 2 == 0 { 3 } else { 10 } };
+    fn hot_keys_with_many_unknown_outcomes_are_decided() {
+        for (seed, processes, unknown_percent) in [(1, 12, 20), (2, 24, 10), (3, 64, 3)] {
+            let shape = Shape { processes, ops: 6000, keys: 2, unknown_percent };
             let mut history = generate(seed, &shape);
-            let v = check(&history);
-            let a = format!("{v:?}").chars().take(100).collect::<String>();
+            let verdict = check(&history);
+            assert!(verdict.is_linearizable(), "seed {seed}: {verdict:?}");
             assert!(crate::sample::overwritten_value_in_some_read(&mut history, seed));
-            let v = check(&history);
-            eprintln!("{seed} {a} {}", format!("{v:?}").chars().take(200).collect::<String>());
+            assert!(matches!(check(&history), Verdict::Violation(_)), "seed {seed}");
         }
     }
 

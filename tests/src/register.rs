@@ -8,7 +8,7 @@ use crate::Violation;
 use crate::index::{Index, KeyId};
 use crate::observe::observations;
 use meridian_bench::history::{Condition, OpKind, Outcome, Precondition, Record};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// What a register holds: a number per value; [`ABSENT`] for none.
 pub(crate) type State = u32;
@@ -207,30 +207,49 @@ impl<'a> Builder<'a> {
 ///   history that is linearizable with that write is so without it.
 fn settle_unknown(ops: &mut Vec<RegisterOp<'_>>) {
     ops.retain(|op| op.completed.is_some() || op.sets.is_some());
-    let mut writers: HashMap<State, u32> = HashMap::new();
+    let mut makers: HashMap<State, u32> = HashMap::new();
     for state in ops.iter().filter_map(|op| op.sets) {
-        *writers.entry(state).or_default() += 1;
+        *makers.entry(state).or_default() += 1;
     }
-    let unique = |state: State| state != ABSENT && writers.get(&state) == Some(&1);
-    while let Some((writer, seen_by)) = certainly_written(ops, unique) {
-        ops[writer].completed = Some(seen_by);
-    }
-    if ops.iter().any(RegisterOp::requires_otherness) {
-        return;
-    }
-    loop {
-        let seen = |state| ops.iter().any(|op| op.requires_value(state));
-        let idle = |op: &RegisterOp<'_>| op.completed.is_none() && op.sets.is_some_and(|s| unique(s) && !seen(s));
-        let Some(position) = ops.iter().position(idle) else { return };
-        ops.swap_remove(position);
+    let unique = |state: &State| *state != ABSENT && makers.get(state) == Some(&1);
+    find_certain(ops, unique);
+    if !ops.iter().any(RegisterOp::requires_otherness) {
+        drop_idle(ops, unique);
     }
 }
 
-/// A write of unknown outcome whose value a certain operation met, and when the first of those had ended.
-fn certainly_written(ops: &[RegisterOp<'_>], unique: impl Fn(State) -> bool) -> Option<(usize, u64)> {
-    ops.iter().enumerate().filter(|(_, op)| op.completed.is_none()).find_map(|(i, op)| {
-        let state = op.sets.filter(|s| unique(*s))?;
-        let seen = ops.iter().filter(|other| other.requires_value(state)).filter_map(|other| other.completed).min()?;
-        Some((i, seen))
-    })
+/// Gives an end to each write whose value was certainly seen.
+fn find_certain(ops: &mut [RegisterOp<'_>], unique: impl Fn(&State) -> bool) {
+    // By state: when the first certain operation that requires it had ended.
+    let mut seen_by: HashMap<State, u64> = HashMap::new();
+    let see = |seen_by: &mut HashMap<State, u64>, op: &RegisterOp<'_>| {
+        if let (Some(state), Some(completed)) = (op.required_value(), op.completed) {
+            seen_by.entry(state).and_modify(|first| *first = completed.min(*first)).or_insert(completed);
+        }
+    };
+    ops.iter().for_each(|op| see(&mut seen_by, op));
+    let mut found = true;
+    while found {
+        found = false;
+        for op in ops.iter_mut().filter(|op| op.completed.is_none()) {
+            op.completed = op.sets.filter(&unique).and_then(|state| seen_by.get(&state).copied());
+            if op.completed.is_some() {
+                see(&mut seen_by, op);
+                found = true;
+            }
+        }
+    }
+}
+
+/// Drops each write that may not have happened and whose value nobody requires.
+fn drop_idle(ops: &mut Vec<RegisterOp<'_>>, unique: impl Fn(&State) -> bool) {
+    loop {
+        let required: HashSet<State> = ops.iter().filter_map(RegisterOp::required_value).collect();
+        let before = ops.len();
+        let idle = |state: State| unique(&state) && !required.contains(&state);
+        ops.retain(|op| op.completed.is_some() || !op.sets.is_some_and(idle));
+        if ops.len() == before {
+            return;
+        }
+    }
 }

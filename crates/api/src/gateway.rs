@@ -32,6 +32,9 @@ const RETRY_PAUSE: Duration = Duration::from_millis(25);
 /// Longest such pause.
 const RETRY_PAUSE_MAX: Duration = Duration::from_millis(400);
 
+/// A node that did not answer gets this fraction of the usual time from then on.
+const SILENT_FRACTION: u32 = 4;
+
 /// When a request came and how long it may take.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Arrival {
@@ -74,12 +77,21 @@ struct Route {
     shard: ShardId,
     hint: Option<NodeId>,
     tried: BTreeSet<NodeId>,
+    /// Nodes that let an attempt run into its limit: they may be cut off, so they get less time.
+    silent: BTreeSet<NodeId>,
     pause: Duration,
 }
 
 impl Route {
     fn new(ctx: &Context, shard: ShardId) -> Self {
-        Self { ctx: ctx.clone(), shard, hint: None, tried: BTreeSet::new(), pause: RETRY_PAUSE }
+        Self {
+            ctx: ctx.clone(),
+            shard,
+            hint: None,
+            tried: BTreeSet::new(),
+            silent: BTreeSet::new(),
+            pause: RETRY_PAUSE,
+        }
     }
 
     /// The next node to ask for the leader. `None`: a round is over.
@@ -97,6 +109,12 @@ impl Route {
         let next = guesses.into_iter().find(|n| !self.tried.contains(n))?;
         self.tried.insert(next);
         Some(next)
+    }
+
+    /// How long an attempt at `to` may take, with `left` until the deadline.
+    fn limit(&self, to: NodeId, left: Duration) -> Duration {
+        let attempt = self.ctx.deadlines.attempt;
+        left.min(if self.silent.contains(&to) { attempt / SILENT_FRACTION } else { attempt })
     }
 
     /// Waits a little before the next round.
@@ -131,10 +149,12 @@ pub(crate) async fn mutate(
             continue;
         };
         let attempt = mutate_at(ctx, to, shard, mutation.clone());
-        let limit = left.min(ctx.deadlines.attempt);
-        match tokio::time::timeout(limit, attempt).await {
+        match tokio::time::timeout(route.limit(to, left), attempt).await {
             // It may have been proposed; the ledger tells the next attempt.
-            Err(_) => unknown = true,
+            Err(_) => {
+                unknown = true;
+                route.silent.insert(to);
+            }
             Ok(Ok(attempt)) => {
                 let outcome = attempt.value.clone();
                 return release_mutation(ctx, view, shard, &mutation, outcome, attempt, arrival).await;
@@ -273,14 +293,14 @@ pub(crate) async fn read(ctx: &Context, read: &ShardRead<'_>, arrival: Arrival) 
     let mut local_tried = false;
     loop {
         let Some(left) = arrival.left() else { return Err(failure::no_quorum("the read")) };
-        let limit = left.min(ctx.deadlines.attempt);
-        let attempt = match (local_tried, ctx.replicas.get(read.shard)) {
+        let (to, attempt) = match (local_tried, ctx.replicas.get(read.shard)) {
             (false, Some(replica)) => {
                 local_tried = true;
-                tokio::time::timeout(limit, read_local(ctx, &replica, read, arrival)).await
+                let limit = route.limit(ctx.me, left);
+                (ctx.me, tokio::time::timeout(limit, read_local(ctx, &replica, read, arrival)).await)
             }
             _ => match next_reader(ctx, read, &mut route) {
-                Some(to) => tokio::time::timeout(limit, read_at(ctx, to, read, arrival)).await,
+                Some(to) => (to, tokio::time::timeout(route.limit(to, left), read_at(ctx, to, read, arrival)).await),
                 None => {
                     route.pause().await;
                     local_tried = false;
@@ -289,7 +309,10 @@ pub(crate) async fn read(ctx: &Context, read: &ShardRead<'_>, arrival: Arrival) 
             },
         };
         match attempt {
-            Err(_) | Ok(Err(Refusal::NotFresh)) => {}
+            Err(_) => {
+                route.silent.insert(to);
+            }
+            Ok(Err(Refusal::NotFresh)) => {}
             Ok(Ok(attempt)) => return release_read(ctx, read, attempt, arrival).await,
             Ok(Err(Refusal::NotLeader(hint))) => route.hint = hint,
             Ok(Err(Refusal::Failed(e))) => return Err(e),

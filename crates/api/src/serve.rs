@@ -5,6 +5,7 @@ use crate::failure::{Refusal, storage};
 use meridian_clock::Mono;
 use meridian_consensus::{Commit, Replica};
 use meridian_proto::internal::v1 as internal;
+use meridian_storage::DataView;
 use meridian_txn::{Page, ReadPlan, mutation_span, plan_span, read};
 use meridian_types::{Consistency, Error, KeySpan, Reason, TableId, Timestamp};
 use std::time::Duration;
@@ -121,7 +122,7 @@ impl Read<'_> {
     }
 
     fn check_collected(&self, at: Timestamp) -> Result<(), Refusal> {
-        let state = self.ctx.store.data.view().shard_state(self.replica.shard()).map_err(|e| storage(&e))?;
+        let state = self.view()?.shard_state(self.replica.shard()).map_err(|e| storage(&e))?;
         let floor = Timestamp(state.map_or(0, |s| s.gc_floor));
         if at < floor {
             let text = format!("versions below {floor} are collected; read at a later timestamp");
@@ -130,8 +131,13 @@ impl Read<'_> {
         Ok(())
     }
 
+    /// The replica's state; while a snapshot replaces it, another replica has to answer.
+    fn view(&self) -> Result<DataView, Refusal> {
+        self.replica.view().ok_or(Refusal::NotFresh)
+    }
+
     fn read_at(&self, at: Timestamp) -> Result<Page, Refusal> {
-        read(&self.ctx.store.data.view(), self.table, self.plan, at, &self.ctx.limits).map_err(|e| storage(&e).into())
+        read(&self.view()?, self.table, self.plan, at, &self.ctx.limits).map_err(|e| storage(&e).into())
     }
 
     fn answer(&self, page: Page, at: Timestamp, start: Mono, ready: Mono) -> ReadAnswer {

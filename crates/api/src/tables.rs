@@ -41,7 +41,10 @@ pub(crate) async fn catalog_now(ctx: &Context, arrival: Arrival) -> Result<Arc<C
         consistency: &Consistency::Linearizable,
     };
     gateway::read(ctx, &read, arrival).await?;
-    ctx.catalog.refresh(&ctx.store.data).map_err(|e| {
+    let Some(data) = ctx.replicas.get(ShardId::CATALOG).and_then(|r| r.view()) else {
+        return Err(failure::no_quorum("the catalog is being replaced by a snapshot"));
+    };
+    ctx.catalog.refresh(&data).map_err(|e| {
         tracing::error!("the catalog cannot be read: {e}");
         Error::new(Reason::Internal, "the catalog cannot be read; see the node's log")
     })?;

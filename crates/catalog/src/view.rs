@@ -191,7 +191,7 @@ impl Catalog {
     /// The catalog as the store has it.
     pub fn open(store: &DataStore) -> Result<Self, CatalogError> {
         let catalog = Self::default();
-        catalog.refresh(store)?;
+        catalog.refresh(&store.view())?;
         Ok(catalog)
     }
 
@@ -206,9 +206,10 @@ impl Catalog {
     }
 
     /// Reads the catalog again, after changes to shard 0 were applied; returns whether it is newer than before.
-    /// Blocks for the store. Calls may race: a view never replaces a newer one.
-    pub fn refresh(&self, store: &DataStore) -> Result<bool, CatalogError> {
-        let read = CatalogView::read(&store.view())?;
+    /// `view` is a whole state of shard 0, never one that is being replaced. Blocks for the store. Calls may race: a
+    /// view never replaces a newer one.
+    pub fn refresh(&self, view: &DataView) -> Result<bool, CatalogError> {
+        let read = CatalogView::read(view)?;
         Ok(self.newest.send_if_modified(|newest| {
             let newer = read.stamp > newest.stamp;
             if newer {

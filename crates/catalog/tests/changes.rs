@@ -55,7 +55,7 @@ impl Shard0 {
         let outcome = apply(&scope, &view, self.last_ts, ts, mutations, &mut batch).expect("the store works").remove(0);
         self.store.data.write(batch).expect("the store takes the batch");
         self.last_ts = ts;
-        self.catalog.refresh(&self.store.data).expect("the catalog can be read");
+        self.catalog.refresh(&self.store.data.view()).expect("the catalog can be read");
         verdict(mutation, outcome)
     }
 
@@ -247,7 +247,7 @@ async fn followers_are_told_of_changes_only() {
     let mut shard = Shard0::formed();
     let mut newest = shard.catalog.subscribe();
     newest.mark_unchanged();
-    assert!(!shard.catalog.refresh(&shard.store.data).unwrap());
+    assert!(!shard.catalog.refresh(&shard.store.data.view()).unwrap());
     assert!(!newest.has_changed().unwrap());
     shard.create(table("t", "global", &[])).unwrap();
     newest.changed().await.unwrap();

@@ -1,6 +1,6 @@
 //! The command line as a whole: options of every command, and the list of commands.
 
-use crate::commands::{export, import, kv, link, status, table, transfer};
+use crate::commands::{bootstrap, dev, export, import, kv, link, start, status, table, transfer};
 use crate::exit;
 use crate::output::Format;
 use std::path::PathBuf;
@@ -44,6 +44,14 @@ pub(crate) struct Global {
 /// What to do. Each variant is one file in `commands/`.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
+    /// Show three regions at work, and cut off, with every claim checked.
+    Demo(demo::Args),
+    /// Run one node.
+    Start(Box<start::Args>),
+    /// Form a cluster from a topology and run its nodes.
+    Bootstrap(bootstrap::Args),
+    /// Run a whole emulated cluster on this machine.
+    Dev(dev::Args),
     /// Create, list, describe and drop tables.
     Table(table::Args),
     /// Read and write keys.
@@ -60,8 +68,16 @@ pub(crate) enum Command {
     Link(link::Args),
 }
 
+impl Command {
+    /// What is logged to stderr unless `MERIDIAN_LOG` says otherwise.
+    pub(crate) fn log_level(&self) -> &'static str {
+        if matches!(self, Self::Start(_)) { "info" } else { "warn" }
+    }
+}
+
 const EXAMPLES: &str = "\
 Examples:
+  meridian dev
   meridian table create cities --placement global:us-east
   meridian kv put cities lisbon 545000
   meridian kv get cities lisbon --consistency bounded:500ms --receipt

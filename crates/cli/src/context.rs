@@ -1,10 +1,10 @@
 //! From options to a connection.
 
 use crate::args::Global;
-use crate::cluster_file::ClusterFile;
 use crate::output::Format;
 use anyhow::Context as _;
 use meridian_client::{Client, ClientConfig, Gateway, Reason};
+use meridian_server::cluster_file::ClusterFile;
 
 /// What every command gets.
 #[derive(Debug)]
@@ -43,7 +43,7 @@ impl Context {
             Some(path) => {
                 let file = ClusterFile::read(path)?;
                 if let Some(region) = &self.global.region
-                    && !file.nodes.iter().any(|n| n.region == *region)
+                    && !file.nodes.iter().any(|n| n.region.as_str() == region)
                 {
                     anyhow::bail!("no node of the cluster is in region {region}; its regions: {}", regions(&file));
                 }

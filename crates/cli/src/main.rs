@@ -4,7 +4,6 @@
 //! about a failure is in the exit code ([`exit`]), what a person needs is in the message.
 
 mod args;
-mod cluster_file;
 mod commands;
 mod consistency;
 mod context;
@@ -12,6 +11,7 @@ mod exit;
 mod output;
 mod records;
 mod reply;
+mod signal;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -23,7 +23,7 @@ use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
     let cli = args::Cli::parse();
-    let filter = EnvFilter::try_from_env("MERIDIAN_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
+    let filter = EnvFilter::try_from_env("MERIDIAN_LOG").unwrap_or_else(|_| EnvFilter::new(cli.command.log_level()));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,

@@ -130,7 +130,8 @@ pub(crate) fn open(path: &Path, format: InputFormat) -> Result<Records, BadInput
     read(name, BufReader::new(file), format)
 }
 
-fn read(path: String, input: impl BufRead + 'static, format: InputFormat) -> Result<Records, BadInput> {
+/// The records of what `input` yields; `path` is what messages call it.
+pub(crate) fn read(path: String, input: impl BufRead + 'static, format: InputFormat) -> Result<Records, BadInput> {
     match format {
         InputFormat::Csv => csv_records(path, input),
         InputFormat::Json => json_records(path, input),

@@ -16,7 +16,7 @@ use crate::sequencer::Closed;
 use crate::snapshot::SnapshotMaker;
 use meridian_clock::{Clock, Mono};
 use meridian_proto::internal::v1 as pb;
-use meridian_storage::Store;
+use meridian_storage::{DataView, Store};
 use meridian_types::{KeyRange, KeySpan, NodeId, RaftTiming, RegionId, ShardId, TableId, Timestamp};
 use openraft::ServerState;
 use openraft::async_runtime::watch::WatchReceiver;
@@ -368,6 +368,11 @@ impl Replica {
     /// The shard's keys.
     pub fn range(&self) -> &KeyRange {
         &self.range
+    }
+
+    /// A consistent view of the shard's state; `None` while a snapshot replaces it.
+    pub fn view(&self) -> Option<DataView> {
+        self.snapshots.view()
     }
 
     /// Applied stamp and safe time, and waiting for them.

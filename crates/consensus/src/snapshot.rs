@@ -4,7 +4,7 @@
 use crate::codec;
 use crate::raft_types::{RaftSnapshotMeta, Raftish};
 use meridian_proto::internal::v1 as pb;
-use meridian_storage::{StorageError, Store};
+use meridian_storage::{DataView, StorageError, Store};
 use meridian_types::{KeyRange, ShardId, TableId};
 use openraft::Snapshot;
 use std::io;
@@ -36,11 +36,13 @@ pub(crate) struct SnapshotMaker {
     pub(crate) range: KeyRange,
     pub(crate) store: Store,
     next: AtomicU64,
+    /// Odd while a snapshot is being installed; even, and another number, afterwards.
+    replaced: AtomicU64,
 }
 
 impl SnapshotMaker {
     pub(crate) fn new(shard: ShardId, table: TableId, range: KeyRange, store: Store) -> Arc<Self> {
-        Arc::new(Self { shard, table, range, store, next: AtomicU64::new(0) })
+        Arc::new(Self { shard, table, range, store, next: AtomicU64::new(0), replaced: AtomicU64::new(0) })
     }
 
     /// The durable state as a snapshot; `None` while nothing is durable.
@@ -97,8 +99,19 @@ impl SnapshotMaker {
         };
         let maker = self.clone();
         let Staged { dir, manifest } = staged.clone();
+        self.replaced.fetch_add(1, Ordering::SeqCst);
+        // A failed installation leaves the state half replaced, and the number odd: it is not served any more.
         blocking(move || maker.store.install_snapshot(maker.shard, maker.table, &maker.range, &dir, &manifest)).await?;
+        self.replaced.fetch_add(1, Ordering::SeqCst);
         remove_dir(&staged.dir)
+    }
+
+    /// A consistent view of the state, unless it is being replaced right now.
+    pub(crate) fn view(&self) -> Option<DataView> {
+        let before = self.replaced.load(Ordering::SeqCst);
+        let view = self.store.data.view();
+        let whole = before.is_multiple_of(2) && before == self.replaced.load(Ordering::SeqCst);
+        whole.then_some(view)
     }
 }
 

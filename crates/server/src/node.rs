@@ -324,8 +324,12 @@ async fn serve(
 /// Keeps the catalog's newest view in memory, whenever shard 0 has changed.
 async fn follow_catalog(ctx: Context, mut changed: watch::Receiver<Timestamp>) {
     loop {
-        let (catalog, data) = (ctx.catalog.clone(), ctx.store.data.clone());
-        if let Err(e) = blocking(move || catalog.refresh(&data)).await {
+        let view = ctx.replicas.get(ShardId::CATALOG).and_then(|r| r.view());
+        let catalog = ctx.catalog.clone();
+        // Without a view the state is being replaced; that it was, is a change too.
+        if let Some(view) = view
+            && let Err(e) = blocking(move || catalog.refresh(&view)).await
+        {
             tracing::error!("the catalog cannot be read: {e}");
         }
         if changed.changed().await.is_err() {

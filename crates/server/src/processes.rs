@@ -121,17 +121,8 @@ impl Processes {
 
     /// Completes when a node ends by itself, with the reason. Never, if none runs. Cancel safe.
     pub async fn died(&mut self) -> ProcessError {
-        let end = |p: &'_ mut Process| {
-            let (node, log) = (p.files.node, p.files.log.clone());
-            let running = p.running.as_mut()?;
-            Some(Box::pin(async move {
-                match running.child.wait().await {
-                    Ok(status) => ProcessError::Died { node, status, log },
-                    Err(source) => ProcessError::Wait { node, source },
-                }
-            }))
-        };
-        let ends: Vec<_> = self.nodes.iter_mut().filter_map(end).collect();
+        let running = self.nodes.iter_mut().filter_map(|p| Some((&p.files, p.running.as_mut()?)));
+        let ends: Vec<_> = running.map(|(files, running)| Box::pin(end(files, &mut running.child))).collect();
         if ends.is_empty() {
             return pending().await;
         }
@@ -191,6 +182,14 @@ impl Processes {
     ) -> Result<&mut Process, ProcessError> {
         let found = self.nodes.iter_mut().find(|p| p.files.node == node && is(p));
         found.ok_or(ProcessError::NoSuchNode { node, state })
+    }
+}
+
+/// Waits until a process ends.
+async fn end(files: &NodeFiles, child: &mut Child) -> ProcessError {
+    match child.wait().await {
+        Ok(status) => ProcessError::Died { node: files.node, status, log: files.log.clone() },
+        Err(source) => ProcessError::Wait { node: files.node, source },
     }
 }
 

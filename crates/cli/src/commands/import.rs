@@ -65,7 +65,8 @@ pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<()> {
     prepare_table(&client, &args).await?;
     let start = Mono::now();
     let bar = progress(records.total);
-    let tally = write_all(&client.session(), &args, records, &bar).await;
+    let target = Target { table: &args.table, key: &args.key, concurrency: usize::from(args.concurrency) };
+    let tally = write_all(&client.session(), &target, records, &bar).await;
     bar.finish_and_clear();
     tally.report(context.format(), &args.table, start.elapsed())
 }
@@ -87,18 +88,28 @@ async fn prepare_table(client: &Client, args: &Args) -> anyhow::Result<()> {
     }
 }
 
-async fn write_all(session: &Session, args: &Args, records: Records, bar: &ProgressBar) -> Tally {
+/// Where records go.
+pub(crate) struct Target<'a> {
+    pub(crate) table: &'a str,
+    /// The field that becomes the key.
+    pub(crate) key: &'a str,
+    /// Writes under way at the same time.
+    pub(crate) concurrency: usize,
+}
+
+/// Writes every record that can be written.
+pub(crate) async fn write_all(session: &Session, to: &Target<'_>, records: Records, bar: &ProgressBar) -> Tally {
     let mut seen = HashMap::new();
     let stop = Cell::new(false);
     let puts = records
         .take_while(|_| !stop.get())
-        .map(|record| record.map_err(Failure::from).and_then(|r| r.into_put(&args.key, &mut seen)))
+        .map(|record| record.map_err(Failure::from).and_then(|r| r.into_put(to.key, &mut seen)))
         .map(|put| async {
             let put = put?;
-            let written = session.put(&args.table, put.key, put.value).await;
+            let written = session.put(to.table, put.key, put.value).await;
             written.map(drop).map_err(|error| Failure::Write { at: put.at, error })
         });
-    let mut outcomes = stream::iter(puts).buffer_unordered(usize::from(args.concurrency));
+    let mut outcomes = stream::iter(puts).buffer_unordered(to.concurrency);
     let mut tally = Tally::default();
     while let Some(outcome) = outcomes.next().await {
         bar.inc(1);
@@ -166,7 +177,7 @@ impl Failure {
 
 /// What became of the records.
 #[derive(Debug, Default)]
-struct Tally {
+pub(crate) struct Tally {
     imported: u64,
     failed: u64,
     unknown: u64,
@@ -199,11 +210,18 @@ impl Tally {
             }))?,
             Format::Human => output::note(self.line(table, took)),
         }
+        self.imported().map(drop)
+    }
+
+    /// How many records were written.
+    ///
+    /// Errors: when any was not.
+    pub(crate) fn imported(&self) -> anyhow::Result<u64> {
         if let (Some(failure), false) = (&self.stopped, self.unknown > 0) {
             anyhow::bail!("stopped before the end of the file ({failure}); running the same import again is safe");
         }
         match (self.unknown, self.failed) {
-            (0, 0) => Ok(()),
+            (0, 0) => Ok(self.imported),
             (0, failed) => anyhow::bail!("{} not imported", count(failed, "record")),
             (unknown, _) => Err(SomeUnknown(unknown).into()),
         }

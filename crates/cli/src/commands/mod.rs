@@ -1,9 +1,13 @@
 //! The commands, one per file: each has its arguments, and `run`.
 
+pub(crate) mod bootstrap;
+pub(crate) mod dev;
+pub(crate) mod demo;
 pub(crate) mod export;
 pub(crate) mod import;
 pub(crate) mod kv;
 pub(crate) mod link;
+pub(crate) mod start;
 pub(crate) mod status;
 pub(crate) mod table;
 pub(crate) mod transfer;
@@ -16,6 +20,10 @@ use crate::context::Context;
 pub(crate) async fn run(cli: Cli) -> anyhow::Result<()> {
     let context = Context::new(cli.global);
     match cli.command {
+        Command::Start(args) => start::run(*args).await,
+        Command::Bootstrap(args) => bootstrap::run(&context, args).await,
+        Command::Dev(args) => dev::run(&context, args).await,
+        Command::Demo(args) => demo::run(&context, args).await,
         Command::Table(args) => table::run(&context, args).await,
         Command::Kv(args) => kv::run(&context, args).await,
         Command::Import(args) => import::run(&context, args).await,

@@ -48,11 +48,9 @@ impl Dataset {
     /// Imports all records; returns how many.
     pub(super) async fn import(&self, session: &Session) -> anyhow::Result<u64> {
         let records = records::read(self.file.to_owned(), self.content, InputFormat::Json)?;
-        let expected = records.total.unwrap_or_default();
         let target = Target { table: self.table, key: self.key, concurrency: CONCURRENCY };
         let tally = write_all(session, &target, records, &ProgressBar::hidden()).await;
-        tally.complete(expected).with_context(|| format!("{} are not all imported", self.what))?;
-        Ok(expected)
+        tally.imported().with_context(|| format!("the import of the {} is not complete", self.what))
     }
 }
 

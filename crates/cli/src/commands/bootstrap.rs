@@ -1,0 +1,114 @@
+//! `meridian bootstrap`: a cluster of child processes from a topology.
+
+use crate::commands::dev;
+use crate::context::Context;
+use crate::output::{Format, data, note};
+use crate::signal;
+use anyhow::Context as _;
+use meridian_server::bootstrap::{BootstrapOptions, Bootstrapped, write};
+use meridian_server::config::PORT_DEFAULT;
+use meridian_server::dev::READY_LIMIT;
+use meridian_server::layout::Ports;
+use meridian_server::processes::Processes;
+use meridian_wan::Topology;
+use std::path::PathBuf;
+
+/// Form a cluster from a topology: write each node's configuration, and run the nodes as child processes.
+///
+/// Each node gets DIR/nodeN with its configuration (node.toml), its data and its log. The same command over the same
+/// folder starts the same cluster again.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES, next_help_heading = "New cluster")]
+pub(crate) struct Args {
+    /// A topology file, or one of three, five, lan.
+    #[arg(value_name = "TOPOLOGY")]
+    topology: String,
+    /// The cluster's folder.
+    #[arg(long, value_name = "DIR")]
+    dir: PathBuf,
+    /// Only write the files, for another supervisor to run `meridian start --config DIR/nodeN/node.toml`.
+    #[arg(long)]
+    only_write: bool,
+    /// The first node's gRPC port in a new cluster; HTTP is one above, the next node ten above.
+    #[arg(long, value_name = "PORT", default_value_t = PORT_DEFAULT, value_parser = clap::value_parser!(u16).range(1..))]
+    base_port: u16,
+    /// Put the topology's distances between the nodes, for as long as this command runs.
+    #[arg(long, conflicts_with = "only_write")]
+    emulate_wan: bool,
+    /// Decides the jitter of emulated links.
+    #[arg(long, default_value_t = 0, requires = "emulate_wan")]
+    seed: u64,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  meridian bootstrap topology.toml --dir ./cluster
+  meridian bootstrap three --dir ./cluster --emulate-wan
+  meridian bootstrap topology.toml --dir ./cluster --only-write --base-port 27000";
+
+pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<()> {
+    let mut asked_to_stop = signal::Stop::listen()?;
+    let written = write(BootstrapOptions {
+        topology: Topology::preset_or_load(&args.topology)?,
+        dir: args.dir,
+        ports: Ports::From(args.base_port),
+        emulate_wan: args.emulate_wan.then_some(args.seed),
+    })?;
+    if args.only_write {
+        return show_files(context.format(), &written);
+    }
+    let program = std::env::current_exe().context("cannot find this program's own file to run the nodes with")?;
+    let mut processes = Processes::start(&program, &written.nodes)?;
+    note("starting...");
+    let outcome = tokio::select! {
+        outcome = serve(context, &written, &mut processes) => outcome,
+        () = asked_to_stop.wait() => Ok(()),
+    };
+    note("stopping...");
+    for node in processes.stop().await {
+        note(format_args!("node {} did not stop by itself and was killed", node.0));
+    }
+    outcome
+}
+
+/// Returns when a node has ended by itself, or was never ready.
+async fn serve(context: &Context, written: &Bootstrapped, processes: &mut Processes) -> anyhow::Result<()> {
+    processes.ready(READY_LIMIT).await?;
+    match dev::show(context.format(), &written.cluster, &written.cluster_file) {
+        Err(error) if !crate::exit::is_closed_pipe(&error) => return Err(error),
+        _ => {}
+    }
+    Err(processes.died().await.into())
+}
+
+fn show_files(format: Format, written: &Bootstrapped) -> anyhow::Result<()> {
+    if format == Format::Json {
+        return dev::show(format, &written.cluster, &written.cluster_file);
+    }
+    for node in &written.nodes {
+        data(format_args!("meridian start --config {}", node.config.display()))?;
+    }
+    note(format_args!("cluster file: {}", written.cluster_file.display()));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::args::Cli;
+    use clap::Parser as _;
+
+    #[test]
+    fn every_example_of_the_help_parses() {
+        for line in super::EXAMPLES.lines().skip(1) {
+            Cli::try_parse_from(line.split_whitespace()).unwrap_or_else(|e| panic!("{line}: {e}"));
+        }
+    }
+
+    #[test]
+    fn links_need_this_process() {
+        for line in ["three", "three --dir d --only-write --emulate-wan", "three --dir d --base-port 0"] {
+            let line = format!("meridian bootstrap {line}");
+            assert_eq!(Cli::try_parse_from(line.split_whitespace()).unwrap_err().exit_code(), 2, "{line}");
+        }
+    }
+}
