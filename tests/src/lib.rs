@@ -10,6 +10,7 @@
 pub mod exactly_once;
 pub mod external_consistency;
 pub mod generate;
+pub mod harness;
 mod index;
 pub mod linearizability;
 mod observe;

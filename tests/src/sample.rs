@@ -185,9 +185,9 @@ pub(crate) fn tiny_random(seed: u64) -> Vec<Record> {
         let any = values[rng.random_range(0..values.len())];
         let new = format!("v{next_value}");
         let op = match rng.random_range(0..10) {
-            0..4 => get(process, "k", rng.random_bool(0.75).then_some((any, 1))),
-            4..7 => put(process, "k", &new),
-            7 => delete(process, "k"),
+            0..4 => get(process, "k", rng.random_bool(0.6).then_some((any, 1))),
+            4..6 => put(process, "k", &new),
+            6..8 => delete(process, "k"),
             _ => txn_value(process, "k", any, &new),
         };
         next_value += u64::from(!op.0.writes().is_empty() && op.0.op != OpKind::Delete);

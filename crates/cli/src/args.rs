@@ -1,6 +1,6 @@
 //! The command line as a whole: options of every command, and the list of commands.
 
-use crate::commands::{bootstrap, dev, export, import, kv, link, start, status, table, transfer};
+use crate::commands::{bootstrap, demo, dev, export, import, kv, link, start, status, table, transfer};
 use crate::exit;
 use crate::output::Format;
 use std::path::PathBuf;
@@ -71,7 +71,14 @@ pub(crate) enum Command {
 impl Command {
     /// What is logged to stderr unless `MERIDIAN_LOG` says otherwise.
     pub(crate) fn log_level(&self) -> &'static str {
-        if matches!(self, Self::Start(_)) { "info" } else { "warn" }
+        match self {
+            Self::Start(_) => "info",
+            // Links are cut and nodes stopped on purpose here; openraft warns of every message that this costs.
+            Self::Dev(_) => "warn,openraft=error",
+            // Its nodes have much to say about the regions that it cuts off on purpose.
+            Self::Demo(_) => "error",
+            _ => "warn",
+        }
     }
 }
 

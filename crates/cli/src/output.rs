@@ -1,6 +1,6 @@
 //! How results are printed: tables for people, JSON for programs.
 
-use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
+use comfy_table::{Cell, CellAlignment, ContentArrangement, LineStyle, Table, TableStyle};
 use std::io::{self, Write as _};
 use std::time::Duration;
 
@@ -49,10 +49,13 @@ pub(crate) fn note(line: impl std::fmt::Display) {
     eprintln!("{line}");
 }
 
+/// A line under the headings, and nothing else: rows stay dense, and a table can be copied as text.
+const STYLE: TableStyle = TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─'));
+
 /// An empty table with these headings; as wide as the terminal allows.
 pub(crate) fn table<'a>(headings: impl IntoIterator<Item = &'a str>) -> Table {
     let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    table.load_style(STYLE);
     table.set_content_arrangement(ContentArrangement::Dynamic);
     table.set_header(headings);
     table

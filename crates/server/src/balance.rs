@@ -35,11 +35,13 @@ pub(crate) async fn run(ctx: Context, catalog_leader: Option<NodeId>) {
             if *rounds >= FIT_ROUNDS {
                 *rounds = 0;
                 tracing::info!(shard = %replica.shard(), %to, "moving the leadership to where it is preferred");
-                tokio::spawn(async move {
+                let stop = ctx.stop.clone();
+                let transfer = async move {
                     if let Err(e) = replica.transfer_leader(to).await {
                         tracing::warn!(shard = %replica.shard(), %to, "the leadership did not move: {e}");
                     }
-                });
+                };
+                tokio::spawn(async move { stop.run_until_cancelled(transfer).await });
             }
         }
     }

@@ -87,7 +87,9 @@ impl Host {
                 self.ctx.replicas.insert(replica.clone());
                 tracing::info!(shard = %shard.id, table = %shard.table, "replica opened");
                 if shard.preferred_leader != self.ctx.me && shard.replica(self.ctx.me).is_some_and(|r| r.voter) {
-                    tokio::spawn(form_if_nobody_does(replica.clone(), shard.clone()));
+                    let form = form_if_nobody_does(replica.clone(), shard.clone());
+                    let stop = self.ctx.stop.clone();
+                    tokio::spawn(async move { stop.run_until_cancelled(form).await });
                 }
                 replica
             }

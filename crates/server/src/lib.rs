@@ -10,6 +10,7 @@ pub mod dev;
 mod emulation;
 mod files;
 mod host;
+mod incoming;
 mod join;
 pub mod layout;
 mod machine;

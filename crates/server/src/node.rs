@@ -7,6 +7,7 @@
 use crate::balance;
 use crate::config::{FormConfig, NodeConfig};
 use crate::host::Host;
+use crate::incoming::Cuttable;
 use crate::join::{self, introduction};
 use crate::machine::ShardMachine;
 use futures::FutureExt;
@@ -25,12 +26,16 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio_stream::StreamExt;
 use tokio_util::sync::CancellationToken;
+use tonic::transport::server::TcpIncoming;
 
 /// Largest distance between clocks while a cluster has not said otherwise.
 const MAX_OFFSET_DEFAULT: Duration = Duration::from_millis(500);
 /// Open requests have this long to end when the node stops.
 const DRAIN_LIMIT: Duration = Duration::from_secs(2);
+/// Whatever still uses the store after that has this long to end.
+const CLOSE_LIMIT: Duration = Duration::from_secs(10);
 /// Pause between looks whether the node is ready.
 const READY_PAUSE: Duration = Duration::from_millis(20);
 /// HTTP/2 keepalive towards clients and peers.
@@ -278,24 +283,28 @@ async fn serve(
         tokio::net::TcpListener::from_std(l)
     };
     let listen = |source| StartError::Listen { address: ctx.grpc_address.clone(), source };
-    let incoming =
-        tonic::transport::server::TcpIncoming::from(to_tokio(listeners.grpc).map_err(listen)?).with_nodelay(Some(true));
+    let cut = CancellationToken::new();
+    let on_accept = cut.clone();
+    let incoming = TcpIncoming::from(to_tokio(listeners.grpc).map_err(listen)?)
+        .with_nodelay(Some(true))
+        .map(move |io| io.map(|io| Cuttable::new(io, &on_accept)));
     let server = tonic::transport::Server::builder()
         .initial_connection_window_size(CONNECTION_WINDOW)
         .initial_stream_window_size(STREAM_WINDOW)
         .http2_keepalive_interval(Some(KEEPALIVE))
         .add_routes(grpc_routes)
         .serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
-    let cut = stop.clone();
+    let stopping = stop.clone();
     tasks.spawn(async move {
         let drained = async {
-            cut.cancelled().await;
+            stopping.cancelled().await;
             tokio::time::sleep(DRAIN_LIMIT).await;
         };
         tokio::select! {
             ended = server => if let Err(e) = ended { tracing::error!("the gRPC server has ended: {e}") },
             () = drained => {}
         }
+        cut.cancel();
     });
     let http = to_tokio(listeners.http).map_err(listen)?;
     let (router, until) = (http_routes(ctx.clone()), stop.clone());
@@ -417,7 +426,8 @@ impl RunningNode {
         wait_ready(&self.ctx).await;
     }
 
-    /// Stops serving, then the replicas, then flushes the data.
+    /// Stops serving, then the replicas, then flushes the data and closes the store: the data directory may be
+    /// opened again afterwards, also by this process.
     pub async fn stop(mut self) {
         self.stop.cancel();
         while self.tasks.join_next().await.is_some() {}
@@ -428,6 +438,11 @@ impl RunningNode {
         let data = self.ctx.store.data.clone();
         if let Err(e) = blocking(move || data.flush()).await {
             tracing::error!("the last flush failed; the log will be replayed: {e}");
+        }
+        let closed = self.ctx.store.on_close();
+        drop(self.ctx);
+        if tokio::time::timeout(CLOSE_LIMIT, closed.wait()).await.is_err() {
+            tracing::warn!("something still uses the store; it closes with the process");
         }
     }
 }

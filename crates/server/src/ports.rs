@@ -33,7 +33,7 @@ pub(crate) fn with_free<T, E>(
 
 /// A listener on a free port.
 pub(crate) fn listen_free() -> io::Result<TcpListener> {
-    with_free(|address| TcpListener::bind(address), |e| e.kind() == io::ErrorKind::AddrInUse)
+    with_free(TcpListener::bind, |e| e.kind() == io::ErrorKind::AddrInUse)
 }
 
 #[cfg(test)]

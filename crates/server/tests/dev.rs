@@ -5,7 +5,7 @@
 use meridian_client::{Client, ClientConfig, Gateway};
 use meridian_server::cluster_file::ClusterFile;
 use meridian_server::dev::{DevCluster, DevError, DevOptions};
-use meridian_types::{Consistency, NodeId, Placement, RegionId};
+use meridian_types::{Consistency, NodeId, Placement};
 use meridian_wan::{Topology, WanControl};
 use std::path::Path;
 use std::time::Duration;
@@ -29,7 +29,7 @@ async fn client(cluster: &DevCluster, node: u64) -> Client {
 }
 
 fn global() -> Placement {
-    Placement::Global { leader: Some(RegionId::from("us-east")) }
+    Placement::parse("global:us-east").unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -41,15 +41,15 @@ async fn a_restart_on_the_same_data_finds_everything_where_it_was() {
     assert_eq!(first.nodes().count(), 3);
     let writer = client(&first, 1).await;
     writer.create_table("t", &global(), Vec::new()).await.unwrap();
-    let put = writer.session().put("t", "k".into(), "v".into()).await.unwrap();
+    let put = writer.session().put("t", "k", "v").await.unwrap();
     drop(writer);
     first.stop().await;
 
     let again = DevCluster::start(DevOptions { topology: None, ..at(dir.path()) }).await.unwrap();
     assert_eq!(again.describe().nodes, file.nodes);
     let reader = client(&again, 3).await;
-    let found = reader.session().get("t", "k".into(), Consistency::Linearizable).await.unwrap();
-    assert_eq!(found.value.unwrap().timestamp, put.meta.timestamp);
+    let found = reader.session().get("t", "k", Consistency::Linearizable).await.unwrap();
+    assert_eq!(found.value.unwrap().version, put.timestamp);
     again.stop().await;
 
     let other = DevCluster::start(DevOptions { topology: Topology::preset("lan"), ..at(dir.path()) }).await;
@@ -68,11 +68,11 @@ async fn nodes_talk_over_the_links_and_survive_the_loss_of_one() {
     writer.create_table("t", &global(), Vec::new()).await.unwrap();
     cluster.stop_node(NodeId(3)).await.unwrap();
     assert!(matches!(cluster.stop_node(NodeId(3)).await, Err(DevError::NoSuchNode { .. })));
-    writer.session().put("t", "k".into(), "v".into()).await.unwrap();
+    writer.session().put("t", "k", "v").await.unwrap();
     cluster.restart_node(NodeId(3)).await.unwrap();
     cluster.node(NodeId(3)).unwrap().ready().await;
     let reader = client(&cluster, 3).await;
-    let found = reader.session().get("t", "k".into(), Consistency::Linearizable).await.unwrap();
+    let found = reader.session().get("t", "k", Consistency::Linearizable).await.unwrap();
     assert!(found.value.is_some());
     cluster.stop().await;
     assert!(!dir.exists(), "temporary data is removed");

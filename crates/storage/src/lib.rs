@@ -27,4 +27,4 @@ pub use error::{StorageError, StoreName};
 pub use options::{FatalHook, StoreOptions};
 pub use raft::{RaftLog, RaftLogStore, SyncDone, SyncStats};
 pub use snapshot::{read_manifest, verify_snapshot};
-pub use store::Store;
+pub use store::{Store, StoreClosed};

@@ -10,6 +10,7 @@ use meridian_types::NodeId;
 use rocksdb::Cache;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::watch;
 
 /// Exists from before the first store is made until both carry their identity: what is found beside it was never
 /// in use and is made again.
@@ -27,6 +28,21 @@ pub struct Store {
     pub data: DataStore,
     dir: Arc<PathBuf>,
     identity: Arc<Mutex<StoreIdentity>>,
+}
+
+/// Tells when a [`Store`] is closed. Does not keep it open.
+pub struct StoreClosed {
+    open: [watch::Receiver<()>; 2],
+}
+
+impl StoreClosed {
+    /// Returns once every clone of the store is gone and both databases are closed.
+    pub async fn wait(mut self) {
+        for open in &mut self.open {
+            // Nothing is ever sent: the channel ends with the database.
+            while open.changed().await.is_ok() {}
+        }
+    }
 }
 
 impl Store {
@@ -53,6 +69,11 @@ impl Store {
         let snapshots = dir.join(SNAPSHOTS);
         std::fs::create_dir_all(&snapshots).map_err(StorageError::file("create", &snapshots))?;
         Ok(Self { raft, data, dir: Arc::new(dir.to_owned()), identity: Arc::new(Mutex::new(identity)) })
+    }
+
+    /// What to wait for, after the last clone was dropped, before the directory is opened again.
+    pub fn on_close(&self) -> StoreClosed {
+        StoreClosed { open: [self.raft.watch_open(), self.data.watch_open()] }
     }
 
     /// Who this directory belongs to. `cluster_id` is empty until [`Store::set_membership`].

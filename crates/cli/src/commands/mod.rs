@@ -1,8 +1,8 @@
 //! The commands, one per file: each has its arguments, and `run`.
 
 pub(crate) mod bootstrap;
-pub(crate) mod dev;
 pub(crate) mod demo;
+pub(crate) mod dev;
 pub(crate) mod export;
 pub(crate) mod import;
 pub(crate) mod kv;

@@ -8,7 +8,7 @@ use clap::builder::TypedValueParser as _;
 use meridian_clock::SourceKind;
 use meridian_server::config::NodeConfig;
 use meridian_server::processes::READY_LINE;
-use meridian_server::{Listeners, RunningNode, StartError};
+use meridian_server::{Listeners, RunningNode};
 use meridian_types::NodeId;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -126,7 +126,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let (node, region) = (config.node, config.region.clone());
     let started = async {
         let listeners = Listeners::bind(&config)?;
-        Ok::<_, StartError>(meridian_server::start(config, listeners).await?)
+        meridian_server::start(config, listeners).await
     };
     let running: RunningNode = tokio::select! {
         started = started => started.with_context(|| format!("node {} did not start", node.0))?,
@@ -174,7 +174,8 @@ mod tests {
         let line = format!("meridian start --config {}", path.display());
         let plain = resolve(&line).unwrap();
         assert_eq!((plain.node, plain.region.as_str(), plain.zone.as_str()), (NodeId(1), "eu", "a"));
-        let options = "--region us --seeds b:2,c:3 --clock fixed --clock-bound 2ms --listen 127.0.0.1:7 --dial-via b:2=d:4";
+        let options =
+            "--region us --seeds b:2,c:3 --clock fixed --clock-bound 2ms --listen 127.0.0.1:7 --dial-via b:2=d:4";
         let changed = resolve(&format!("{line} {options}")).unwrap();
         assert_eq!((changed.node, changed.region.as_str()), (NodeId(1), "us"));
         assert_eq!((changed.seeds, changed.listen.as_str()), (vec!["b:2".into(), "c:3".into()], "127.0.0.1:7"));

@@ -14,6 +14,7 @@ use rocksdb::{
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::watch;
 
 /// Informational log files that RocksDB keeps.
 const INFO_LOGS_MAX: usize = 4;
@@ -41,6 +42,8 @@ pub(super) struct Inner {
     durable: Mutex<BTreeMap<ShardId, ShardState>>,
     /// Held by a flush from reading the positions until they are known to be durable.
     flushing: Mutex<()>,
+    // Dropped last: the database is closed by then.
+    open: watch::Sender<()>,
 }
 
 impl DataStore {
@@ -50,12 +53,17 @@ impl DataStore {
             .map(|family| ColumnFamilyDescriptor::new(family.name(), families::options(family, options, cache)));
         let db = DB::open_cf_descriptors(&db_options(options), path, std::iter::once(identity).chain(data))
             .map_err(StorageError::engine("open the data store"))?;
-        let (durable, flushing) = (Mutex::default(), Mutex::default());
-        let store =
-            Self { inner: Arc::new(Inner { db, options: options.clone(), cache: cache.clone(), durable, flushing }) };
+        let (durable, flushing, open) = (Mutex::default(), Mutex::default(), watch::Sender::new(()));
+        let (options, cache) = (options.clone(), cache.clone());
+        let store = Self { inner: Arc::new(Inner { db, options, cache, durable, flushing, open }) };
         // What was found on disk is durable.
         *store.lock_durable() = store.positions()?;
         Ok(store)
+    }
+
+    /// Ends when the last clone is gone and the database is closed.
+    pub(crate) fn watch_open(&self) -> watch::Receiver<()> {
+        self.inner.open.subscribe()
     }
 
     /// Writes the batch into memory, all of it visible at once. Not durable until [`DataStore::flush`].

@@ -11,6 +11,7 @@ use rocksdb::{
 };
 use std::path::Path;
 use std::sync::Arc;
+use tokio::sync::watch;
 
 /// Column family of everything but the store's identity.
 const LOG: &str = "log";
@@ -31,6 +32,8 @@ struct Inner {
     // Dropped first: its thread syncs what is queued while the database is still open.
     sync: SyncQueue,
     db: Arc<DB>,
+    // Dropped last: the database is closed by then.
+    open: watch::Sender<()>,
 }
 
 impl RaftLogStore {
@@ -45,7 +48,12 @@ impl RaftLogStore {
         let synced = Arc::clone(&db);
         let sync = move || synced.flush_wal(true).map_err(StorageError::engine("sync the raft log"));
         let sync = SyncQueue::start(sync, Arc::clone(&options.on_fatal))?;
-        Ok(Self { inner: Arc::new(Inner { sync, db }) })
+        Ok(Self { inner: Arc::new(Inner { sync, db, open: watch::Sender::new(()) }) })
+    }
+
+    /// Ends when the last clone is gone and the database is closed.
+    pub(crate) fn watch_open(&self) -> watch::Receiver<()> {
+        self.inner.open.subscribe()
     }
 
     /// The handle of one shard. Nothing is written: a shard exists once it has state.

@@ -104,11 +104,7 @@ impl Audit {
 }
 
 /// The longest time between `start` and `end` in which no write was acknowledged.
-pub(super) fn longest_stall<'a>(
-    attempts: impl IntoIterator<Item = &'a Attempt>,
-    start: Mono,
-    end: Mono,
-) -> Duration {
+pub(super) fn longest_stall<'a>(attempts: impl IntoIterator<Item = &'a Attempt>, start: Mono, end: Mono) -> Duration {
     let is_answer = |a: &&Attempt| matches!(a.outcome, Outcome::Acknowledged(_));
     let mut answers: Vec<_> = attempts.into_iter().filter(is_answer).map(|a| a.completed).collect();
     answers.retain(|at| (start..=end).contains(at));
@@ -153,7 +149,8 @@ mod tests {
             attempt("h", 8, Outcome::Unknown(unknown)),
             attempt("i", 9, Outcome::Unknown(unknown)),
         ];
-        let rows = [row("a", "v-a", 1), row("c", "other", 3), row("d", "v-d", 9), row("f", "v-f", 6), row("h", "v-h", 8)];
+        let rows =
+            [row("a", "v-a", 1), row("c", "other", 3), row("d", "v-d", 9), row("f", "v-f", 6), row("h", "v-h", 8)];
         let audit = Audit::of(&attempts, &rows);
         assert_eq!(audit.lost, ["b", "e"]);
         assert_eq!(audit.altered, ["c", "d"]);
@@ -166,7 +163,8 @@ mod tests {
 
     #[test]
     fn a_stall_counts_from_the_start_and_to_the_end() {
-        let attempts = [acknowledged("a", 30), acknowledged("b", 20), attempt("c", 60, Outcome::Refused(Reason::NoQuorum))];
+        let attempts =
+            [acknowledged("a", 30), acknowledged("b", 20), attempt("c", 60, Outcome::Refused(Reason::NoQuorum))];
         let stall = |start, end| longest_stall(&attempts, Mono(start), Mono(end)).as_nanos();
         assert_eq!(stall(10, 31), 10, "between two answers; a refusal is none");
         assert_eq!(stall(0, 31), 20, "before the first");

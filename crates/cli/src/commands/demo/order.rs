@@ -17,7 +17,7 @@ pub(super) struct Inversion<'a> {
 /// For every write it is enough to compare with the largest timestamp acknowledged before it began: O(n log n).
 pub(super) fn inversion(attempts: &[Attempt]) -> Option<Inversion<'_>> {
     let acknowledged = |a| match a {
-        a @ Attempt { outcome: Outcome::Acknowledged(at), .. } => Some((a, *at)),
+        &Attempt { outcome: Outcome::Acknowledged(at), .. } => Some((a, at)),
         _ => None,
     };
     let mut by_start: Vec<(&Attempt, Timestamp)> = attempts.iter().filter_map(acknowledged).collect();

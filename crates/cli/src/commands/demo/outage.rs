@@ -18,8 +18,10 @@ use tokio::time::{sleep, timeout};
 
 /// Writes go on undisturbed for so long before the cut and after the recovery.
 const CALM: Duration = Duration::from_secs(2);
-/// How long a writer's request may take: shorter than the cut, so that some requests end in it.
+/// How long a writer's request may take, retries included: shorter than the cut, so that some requests end in it.
 const WRITER_LIMIT: Duration = Duration::from_secs(3);
+/// How long a writer waits for one answer before it asks again under the same request id.
+const WRITER_ATTEMPT: Duration = Duration::from_secs(1);
 /// How long may pass until writes are acknowledged again, before the demo gives up.
 const RECOVERY_LIMIT: Duration = Duration::from_secs(60);
 
@@ -41,13 +43,19 @@ pub(super) struct Plan {
     pub(super) writers: u32,
 }
 
+/// What the columns mean.
+pub(super) const LEGEND: &str = "\
+Stall: the longest time in which no client of the region had a write acknowledged. Not applied: refused, and certain
+never to take effect. Settled: the answer was lost; asking again under the same request id told what had become of
+the write, without a second effect.";
+
 /// Cuts a region off and heals it. The cut lasts until the other regions have written through it, however long they
 /// need to find a new leader; then the demo waits until the region that was cut off writes again.
 pub(super) async fn show(stage: &Stage, story: &mut Story, plan: &Plan) -> anyhow::Result<(Vec<Survivor>, Value)> {
     let lost = &plan.region;
     let leader = stage.payments_leader(lost).await?;
-    let role = if leader.as_ref() == Some(lost) { "which leads the table" } else { "which does not lead the table" };
-    story.chapter(&format!("{lost} is cut off, {role}, while writes go on"))?;
+    let role = if leader.as_ref() == Some(lost) { "the leader's region" } else { "a follower's region" };
+    story.chapter(&format!("{lost}, {role}, is cut off while every region writes"))?;
     let patient = try_join_all(stage.regions().iter().map(|r| stage.client(r)).collect::<Vec<_>>()).await?;
     let writers = start_writers(stage, plan).await?;
     all_write_after(&writers, Mono::now()).await?;
@@ -59,6 +67,7 @@ pub(super) async fn show(stage: &Stage, story: &mut Story, plan: &Plan) -> anyho
     sleep(plan.length).await;
     let others = writers.iter().filter(|w| w.region != *lost);
     all_write_after(others, cut).await?;
+    sleep(CALM).await;
 
     story.progress(format!("{lost} is back, after {}", short(cut.elapsed())));
     let healed = Mono::now();
@@ -68,14 +77,9 @@ pub(super) async fn show(stage: &Stage, story: &mut Story, plan: &Plan) -> anyho
     sleep(CALM).await;
     let end = Mono::now();
 
-    let mut survivors = Vec::new();
-    for (writers, client) in writers.into_iter().zip(&patient) {
-        survivors.push(survivor(writers, client, (cut, healed, end)).await?);
-    }
+    let ends = writers.into_iter().zip(&patient).map(|(w, client)| survivor(w, client, (cut, healed, end)));
+    let survivors = try_join_all(ends).await?;
     story.say(summary(&survivors))?;
-    story.say("A stall is the longest time in which no client of the region had a write acknowledged.")?;
-    story.say("Not applied: refused, and certain never to take effect. Settled: the answer was lost, and asking again")?;
-    story.say("under the same request id told it, without a second effect.\n")?;
     let length = healed.since(cut);
     let json = json!({
         "region": lost,
@@ -88,7 +92,7 @@ pub(super) async fn show(stage: &Stage, story: &mut Story, plan: &Plan) -> anyho
 async fn start_writers(stage: &Stage, plan: &Plan) -> anyhow::Result<Vec<Writers>> {
     let mut writers = Vec::new();
     for region in stage.regions() {
-        let client = stage.client_with(&region, WRITER_LIMIT).await?;
+        let client = stage.client_with(&region, WRITER_LIMIT, WRITER_ATTEMPT).await?;
         writers.push(Writers::start(region, &client, plan.round, plan.writers));
     }
     Ok(writers)
@@ -102,7 +106,11 @@ async fn all_write_after(writers: impl IntoIterator<Item = &Writers>, instant: M
     Ok(())
 }
 
-async fn survivor(writers: Writers, client: &Client, (cut, healed, end): (Mono, Mono, Mono)) -> anyhow::Result<Survivor> {
+async fn survivor(
+    writers: Writers,
+    client: &Client,
+    (cut, healed, end): (Mono, Mono, Mono),
+) -> anyhow::Result<Survivor> {
     let region = writers.region.clone();
     let attempts = writers.finish(client).await?;
     let in_cut = attempts.iter().filter(|a| cut < a.completed && a.completed < healed);

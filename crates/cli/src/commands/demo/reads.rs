@@ -46,7 +46,8 @@ pub(super) async fn show(stage: &Stage, story: &mut Story, token: CausalityToken
         figures.extend(try_join_all(regions.map(|region| measure(stage, level, region))).await?);
     }
     story.say(summary(&figures))?;
-    story.say("A linearizable read asks the leader; all others are served by the nearest replica that knows enough.")?;
+    story
+        .say("A linearizable read asks the leader; all others are served by the nearest replica that knows enough.")?;
     story.say("Staleness is what the reply vouches for: the state that it shows is at most this old.\n")?;
 
     let sees_import = |f: &&Figures| f.level != Consistency::Local.name() && f.level != "bounded";

@@ -9,6 +9,7 @@ use super::verify::{self, Found};
 use super::{reads, token, writes};
 use crate::context::Context;
 use crate::output::{self, Format, number, short, table};
+use crate::signal::Stop;
 use comfy_table::Cell;
 use meridian_client::CausalityToken;
 use serde_json::{Map, Value};
@@ -30,12 +31,13 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<()> {
+    let mut asked_to_stop = Stop::listen()?;
     let mut story = Story::new(context.format());
     story.progress("starting three regions");
     let stage = Stage::start().await?;
     let told = tokio::select! {
         told = tell(&stage, &mut story, &args) => told,
-        _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
+        () = asked_to_stop.wait() => Err(anyhow::anyhow!("interrupted")),
     };
     story.progress("stopping");
     stage.stop().await;
@@ -70,6 +72,7 @@ async fn tell(stage: &Stage, story: &mut Story, args: &Args) -> anyhow::Result<M
         outages.push(json);
     }
     document.insert("outages".into(), outages.into());
+    story.say(format!("\n{}", outage::LEGEND))?;
 
     let attempts: Vec<Attempt> = survivors.iter().flat_map(|s| s.attempts.iter().cloned()).collect();
     let (found, json) = verify::show(stage, story, &attempts).await?;
@@ -107,8 +110,8 @@ async fn import(stage: &Stage, story: &mut Story) -> anyhow::Result<CausalityTok
         story.say(format!("      {imported} {}", dataset.what))?;
     }
     story.say(format!(
-        "\n`{}` and `{PAYMENTS}` have a voter in every region and are led from {}. `{}` lives in {}, with readable\n\
-         copies in the other regions.",
+        "\n`{}` and `{PAYMENTS}` have a voter in every region and are led from {}. `{}` lives in {},\n\
+         with readable copies elsewhere.",
         COUNTRIES.table,
         stage.first(),
         LANGUAGES.table,

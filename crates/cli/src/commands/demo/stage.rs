@@ -14,6 +14,8 @@ const TOPOLOGY: &str = "three";
 pub(super) const PAYMENTS: &str = "payments";
 /// How long one request may take where nothing is broken.
 const PATIENT: Duration = Duration::from_secs(30);
+/// How long one attempt at it may take.
+const ATTEMPT: Duration = Duration::from_secs(4);
 
 /// A running cluster.
 pub(super) struct Stage {
@@ -64,16 +66,22 @@ impl Stage {
     /// A client in `region`, which talks to that region's nodes only: their sockets are not behind emulated links,
     /// so a client that went elsewhere would be there in no time.
     pub(super) async fn client(&self, region: &RegionId) -> anyhow::Result<Client> {
-        self.client_with(region, PATIENT).await
+        self.client_with(region, PATIENT, ATTEMPT).await
     }
 
-    /// The same, with a time limit for each request.
-    pub(super) async fn client_with(&self, region: &RegionId, limit: Duration) -> anyhow::Result<Client> {
+    /// The same, with time limits for each request and for each attempt at it.
+    pub(super) async fn client_with(
+        &self,
+        region: &RegionId,
+        limit: Duration,
+        attempt: Duration,
+    ) -> anyhow::Result<Client> {
         let nodes = self.cluster.describe().nodes;
         let here = nodes.into_iter().filter(|n| n.region == *region);
         let gateways = here.map(|n| Gateway::in_region(n.grpc, n.region)).collect();
         let mut config = ClientConfig::new(gateways).in_region(region.clone());
         config.request_deadline = limit;
+        config.retry.attempt_timeout = attempt;
         Client::connect(config).await.with_context(|| format!("no client in {region}"))
     }
 

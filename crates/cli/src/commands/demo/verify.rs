@@ -30,13 +30,15 @@ pub(super) async fn show(stage: &Stage, story: &mut Story, attempts: &[Attempt])
         let reply = read_all(stage, &region, Consistency::Linearizable).await?;
         let audit = Audit::of(attempts, &reply.value);
         found.lost = found.lost.max(audit.lost.len());
-        for (what, keys) in [("lost", &audit.lost), ("altered", &audit.altered), ("refused, but there", &audit.revived)] {
+        for (what, keys) in [("lost", &audit.lost), ("altered", &audit.altered), ("refused, but there", &audit.revived)]
+        {
             if let Some(first) = keys.first() {
                 story.say(format!("  {region}: {} {what}, {first} among them", count(keys.len() as u64, "write")))?;
             }
         }
         let committed = counts.acknowledged + counts.settled;
-        let claim = format!("{region} has all {committed} acknowledged writes as they were acknowledged, and no refused one");
+        let claim =
+            format!("{region} has all {committed} acknowledged writes as they were acknowledged, and no refused one");
         story.check(claim, audit.is_clean())?;
         newest = newest.max(Some(reply.timestamp));
     }

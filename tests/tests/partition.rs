@@ -1,0 +1,123 @@
+//! A region cut off: the others go on, it serves what it has and says how old that is, and when the cut heals nothing
+//! is lost.
+
+use meridian_client::{Consistency, Fate, Reason};
+use meridian_tests::harness::{History, Level, Load, Mix, REGIONS, TestCluster, until};
+use meridian_tests::{exactly_once, external_consistency, linearizability, staleness};
+use std::time::Duration;
+
+const TABLE: &str = "t";
+
+fn mix() -> Mix {
+    Mix { processes: 1, gets: 3, levels: vec![Level::Linearizable, Level::Local], ..Mix::writes(&[TABLE]) }
+}
+
+/// What must be true of a history once everything has healed and ended.
+async fn nothing_lost(history: &History, cluster: &TestCluster) {
+    let mut reader = history.process(REGIONS[0], &cluster.client(REGIONS[0]).await);
+    let last = reader.final_state(TABLE).await;
+    let records = history.records();
+    exactly_once::check(&records, &[last]).unwrap();
+    external_consistency::check(&records).unwrap();
+    staleness::check(&records).unwrap();
+    assert!(linearizability::check(&records).is_linearizable(), "{:?}", linearizability::check(&records));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_region_is_cut_off_and_comes_back() {
+    for (seed, cut_off) in [(41, "ap-northeast"), (42, "us-east")] {
+        let cluster = TestCluster::start(seed).await;
+        let shard = cluster.create(TABLE, "global:us-east", &[]).await[0];
+        let (history, clients) = (History::default(), cluster.clients().await);
+        let inside = clients.iter().find(|(region, _)| region.as_str() == cut_off).unwrap();
+        let outside: Vec<_> = clients.iter().filter(|(region, _)| region.as_str() != cut_off).cloned().collect();
+        let load = Load::start(&history, &outside, &mix(), seed);
+        load.progress(15).await;
+        let mut islander = history.process(cut_off, &inside.1);
+        let before = islander.put(TABLE, "island").await.unwrap();
+        cluster.converged(shard).await;
+        cluster.wan().isolate(&TestCluster::place(cut_off)).unwrap();
+
+        // The others go on, through an election if the leader is gone.
+        load.progress(15).await;
+
+        // It still answers what needs nobody else, older and older by its own account.
+        let first = islander.get(TABLE, "island", Consistency::Local).await.unwrap();
+        assert_eq!((first.region.as_str(), first.value.unwrap().version), (cut_off, before.timestamp));
+        until("the island knows that it is stale", || async {
+            let read = inside.1.session().get(TABLE, "island", Consistency::Local).await.unwrap();
+            read.staleness > first.staleness + Duration::from_secs(1)
+        })
+        .await;
+        let later = islander.get(TABLE, "island", Consistency::Local).await.unwrap();
+        assert!(later.staleness > first.staleness, "{later:?}");
+
+        // What needs a majority is refused, and it says what became of it.
+        let read = islander.get(TABLE, "island", Consistency::Linearizable).await.unwrap_err();
+        assert_eq!((read.reason(), read.fate()), (Reason::NoQuorum, Fate::NotApplied), "{read}");
+        let bound = Consistency::BoundedStaleness(Duration::from_millis(100));
+        let read = islander.get(TABLE, "island", bound).await.unwrap_err();
+        assert_eq!((read.reason(), read.fate()), (Reason::NoQuorum, Fate::NotApplied), "{read}");
+        let write = islander.put(TABLE, "island").await.unwrap_err();
+        let honest = match write.reason() {
+            Reason::OutcomeUnknown => write.fate() == Fate::Unknown,
+            Reason::NoQuorum => write.fate() == Fate::NotApplied,
+            _ => false,
+        };
+        assert!(honest, "{write}");
+
+        cluster.wan().heal_all();
+        until("the island writes again", || async {
+            inside.1.session().get(TABLE, "island", Consistency::Linearizable).await.is_ok()
+        })
+        .await;
+        islander.put(TABLE, "island").await.unwrap();
+        load.progress(15).await;
+        load.finish().await;
+        cluster.converged(shard).await;
+        nothing_lost(&history, &cluster).await;
+        cluster.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_leader_sends_is_lost_one_way() {
+    // The leader hears everybody and nobody hears it: no write may be acknowledged by it, and the others elect.
+    let cluster = TestCluster::start(43).await;
+    let shard = cluster.create(TABLE, "global:us-east", &[]).await[0];
+    let (history, clients) = (History::default(), cluster.clients().await);
+    let load = Load::start(&history, &clients, &mix(), 43);
+    load.progress(10).await;
+    let [leader, others @ ..] = REGIONS;
+    for other in others {
+        cluster.wan().partition_one_way(&TestCluster::place(leader), &TestCluster::place(other)).unwrap();
+    }
+    load.progress_in(15, |region| region.as_str() != leader).await;
+    cluster.wan().heal_all();
+    load.progress(10).await;
+    load.finish().await;
+    cluster.converged(shard).await;
+    nothing_lost(&history, &cluster).await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_sent_to_one_follower_is_lost_one_way() {
+    // A follower that is heard and hears nothing calls elections that it cannot win; writes go on meanwhile.
+    let cluster = TestCluster::start(44).await;
+    let shard = cluster.create(TABLE, "global:us-east", &[]).await[0];
+    let (history, clients) = (History::default(), cluster.clients().await);
+    let load = Load::start(&history, &clients, &mix(), 44);
+    load.progress(10).await;
+    let [others @ .., deaf] = REGIONS;
+    for other in others {
+        cluster.wan().partition_one_way(&TestCluster::place(other), &TestCluster::place(deaf)).unwrap();
+    }
+    load.progress_in(40, |region| region.as_str() != deaf).await;
+    cluster.wan().heal_all();
+    load.progress(10).await;
+    load.finish().await;
+    cluster.converged(shard).await;
+    nothing_lost(&history, &cluster).await;
+    cluster.stop().await;
+}
