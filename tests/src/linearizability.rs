@@ -199,7 +199,7 @@ mod tests {
 
     #[test]
     fn a_hundred_thousand_operations_are_decided() {
-        let shape = Shape { processes: 64, ops: 100_000, keys: 300, unknown_percent: 2, ..Shape::default() };
+        let shape = Shape { processes: 64, ops: 100_000, keys: 300, unknown_percent: 2 };
         let mut history = generate(11, &shape);
         assert!(check(&history).is_linearizable());
         assert!(crate::sample::overwritten_value_in_some_read(&mut history, 11));

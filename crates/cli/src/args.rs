@@ -1,6 +1,6 @@
 //! The command line as a whole: options of every command, and the list of commands.
 
-use crate::commands::{bootstrap, demo, dev, export, import, kv, link, start, status, table, transfer};
+use crate::commands::{bench, bootstrap, demo, dev, export, import, kv, link, start, status, table, transfer};
 use crate::exit;
 use crate::output::Format;
 use std::path::PathBuf;
@@ -56,6 +56,8 @@ pub(crate) enum Command {
     Table(table::Args),
     /// Read and write keys.
     Kv(kv::Args),
+    /// Measure a cluster under load, from every region.
+    Bench(Box<bench::Args>),
     /// Load a CSV or JSON file into a table.
     Import(import::Args),
     /// Write a table to a file, as it was at one instant.
@@ -74,7 +76,7 @@ impl Command {
         match self {
             Self::Start(_) => "info",
             // Links are cut and nodes stopped on purpose here; openraft warns of every message that this costs.
-            Self::Dev(_) => "warn,openraft=error",
+            Self::Dev(_) | Self::Bench(_) => "warn,openraft=error",
             // Its nodes have much to say about the regions that it cuts off on purpose.
             Self::Demo(_) => "error",
             _ => "warn",

@@ -22,6 +22,11 @@ impl Context {
         self.global.format
     }
 
+    /// The cluster file that `--cluster` names, if it names one.
+    pub(crate) fn named_cluster(&self) -> anyhow::Result<Option<ClusterFile>> {
+        Ok(self.global.cluster.as_deref().map(ClusterFile::read).transpose()?)
+    }
+
     /// The cluster file that `--cluster` names.
     pub(crate) fn cluster(&self) -> anyhow::Result<ClusterFile> {
         let path = self.global.cluster.as_deref();

@@ -1,5 +1,6 @@
 //! The commands, one per file: each has its arguments, and `run`.
 
+pub(crate) mod bench;
 pub(crate) mod bootstrap;
 pub(crate) mod demo;
 pub(crate) mod dev;
@@ -26,6 +27,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Demo(args) => demo::run(&context, args).await,
         Command::Table(args) => table::run(&context, args).await,
         Command::Kv(args) => kv::run(&context, args).await,
+        Command::Bench(args) => bench::run_bench(&context, *args).await,
         Command::Import(args) => import::run(&context, args).await,
         Command::Export(args) => export::run(&context, args).await,
         Command::Status(args) => status::run(&context, args).await,

@@ -1,0 +1,151 @@
+//! Restarts: a cluster that is stopped and started again has everything it had and nothing that was dropped; a node
+//! that was away for long catches up from a snapshot.
+
+use meridian_client::{Client, Consistency, Row, ScanOptions};
+use meridian_tests::exactly_once;
+use meridian_tests::harness::{History, Load, Mix, REGIONS, TestCluster, until};
+use meridian_types::{NodeId, ShardId};
+
+/// So many entries make a log that is snapshotted and purged: a replica at its beginning finds nothing to go on from.
+const ENTRIES_PURGED: u64 = 3_000;
+
+async fn all(client: &Client, table: &str) -> Vec<Row> {
+    client.session().scan(table, ScanOptions::default()).collect().await.unwrap().value
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restarted_cluster_has_what_it_had() {
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = TestCluster::start_in(dir.path(), 71).await;
+    cluster.create("global", "global:us-east", &["k003"]).await;
+    cluster.create("regional", "regional:eu-west", &[]).await;
+    let dropped = cluster.create("dropped", "global:us-east", &[]).await[0];
+    let (history, clients) = (History::default(), cluster.clients().await);
+    let load = Load::start(&history, &clients, &Mix { keys: 300, ..Mix::writes(&["global", "regional"]) }, 71);
+    load.progress(20).await;
+    load.finish().await;
+    clients[0].1.session().put("dropped", "secret", "value").await.unwrap();
+    clients[0].1.drop_table("dropped").await.unwrap();
+    let tables = clients[0].1.list_tables().await.unwrap();
+    let before = [all(&clients[0].1, "global").await, all(&clients[0].1, "regional").await];
+    let names: Vec<_> = tables.iter().map(|t| t.name.as_str()).collect();
+    assert_eq!(names, ["global", "regional"]);
+    cluster.stop().await;
+
+    let cluster = TestCluster::start_in(dir.path(), 71).await;
+    let clients = cluster.clients().await;
+    for (region, client) in &clients {
+        until("the restarted cluster serves", || async {
+            let session = client.session();
+            let reads = ["global", "regional"].map(|table| session.get(table, "k000", Consistency::Linearizable));
+            futures::future::join_all(reads).await.iter().all(Result::is_ok)
+        })
+        .await;
+        assert_eq!([all(client, "global").await, all(client, "regional").await], before, "in {region}");
+        let mut again = client.list_tables().await.unwrap();
+        for (was, is) in tables.iter().zip(&mut again) {
+            for (was, is) in was.shards.iter().zip(&mut is.shards) {
+                // Who leads may change with a restart; nothing else may.
+                is.leader = was.leader;
+            }
+        }
+        assert_eq!(again, tables, "in {region}");
+    }
+    let mut reader = history.process(REGIONS[0], &clients[0].1);
+    let last = [reader.final_state("global").await, reader.final_state("regional").await];
+    exactly_once::check(&history.records(), &last).unwrap();
+
+    // The dropped table's data is gone from every store, and its name begins a new table.
+    for node in [1, 2, 3].map(NodeId) {
+        until("no replica of the dropped table is left", || async {
+            let store = &cluster.node(node).context().store;
+            !store.raft.shards().unwrap().contains(&dropped)
+                && store.data.view().shard_state(dropped).unwrap().is_none()
+        })
+        .await;
+    }
+    cluster.create("dropped", "global:us-east", &[]).await;
+    assert_eq!(all(&clients[1].1, "dropped").await, []);
+    cluster.stop().await;
+}
+
+fn replica_applied(cluster: &TestCluster, node: u64, shard: ShardId) -> u64 {
+    let replica = cluster.node(NodeId(node)).context().replicas.get(shard);
+    replica.map_or(0, |r| r.safe_time().applied().0)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_far_behind_catches_up_from_a_snapshot() {
+    let mut cluster = TestCluster::start(72).await;
+    // The stopped node has a learner of the one and a voter of the other.
+    let regional = cluster.create("regional", "regional:us-east", &[]).await[0];
+    let global = cluster.create("global", "global:us-east", &[]).await[0];
+    let client = cluster.client(REGIONS[0]).await;
+    let history = History::default();
+    let mut writer = history.process(REGIONS[0], &client);
+    for table in ["regional", "global"] {
+        writer.put(table, "before").await.unwrap();
+    }
+    cluster.converged(regional).await;
+    cluster.converged(global).await;
+    cluster.stop_node(NodeId(3)).await;
+    for table in ["regional", "global"] {
+        writer.put(table, "while").await.unwrap();
+        fill(&client, table).await;
+        writer.delete(table, "before").await.unwrap();
+    }
+    cluster.restart_node(NodeId(3)).await;
+    for shard in [regional, global] {
+        cluster.converged(shard).await;
+        assert!(replica_applied(&cluster, 3, shard) >= replica_applied(&cluster, 1, shard));
+    }
+    let far = cluster.client("ap-northeast").await;
+    for table in ["regional", "global"] {
+        let rows = all(&client, table).await;
+        let at = Consistency::Causal(client.session().get(table, "k", Consistency::Linearizable).await.unwrap().token);
+        let options = ScanOptions { consistency: at, ..ScanOptions::default() };
+        let theirs = far.session().scan(table, options).collect().await.unwrap();
+        assert_eq!(theirs.region.as_str(), "ap-northeast");
+        assert_eq!(theirs.value, rows);
+    }
+    // What it was sent as a snapshot it goes on from: new entries reach it.
+    for (table, shard) in [("regional", regional), ("global", global)] {
+        writer.put(table, "after").await.unwrap();
+        cluster.converged(shard).await;
+    }
+    let mut reader = history.process("ap-northeast", &far);
+    let mut last = [reader.final_state("regional").await, reader.final_state("global").await];
+    for table in &mut last {
+        table.rows.retain(|row| !row.key.starts_with("fill"));
+    }
+    exactly_once::check(&records_without_fill(&history), &last).unwrap();
+    cluster.stop().await;
+}
+
+/// The history without its closing scans, which list the rows that were written unrecorded.
+fn records_without_fill(history: &History) -> Vec<meridian_bench::history::Record> {
+    history.records().into_iter().filter(|r| r.scan.is_none()).collect()
+}
+
+/// Writes until the table's log is so long that its beginning is purged.
+async fn fill(client: &Client, table: &str) {
+    let shard = client.describe_table(table).await.unwrap().shards[0].id;
+    let mut round = 0;
+    loop {
+        let status = client.status(true).await.unwrap();
+        let here = status.nodes.iter().find(|n| n.node == status.served_by).unwrap();
+        let last = here.shards.iter().find(|s| s.shard == shard).map_or(0, |s| s.log_last);
+        if last >= ENTRIES_PURGED {
+            return;
+        }
+        // Many sessions at once; entries are shared by what arrives together.
+        let sessions: Vec<_> = (0..8).map(|_| client.session()).collect();
+        let writes = sessions.iter().enumerate().map(|(i, session)| async move {
+            for j in 0..16 {
+                session.put(table, format!("fill{:02}-{i:02}-{j:02}", round % 4), format!("{round}")).await.unwrap();
+            }
+        });
+        futures::future::join_all(writes).await;
+        round += 1;
+    }
+}
