@@ -69,6 +69,18 @@ async fn a_restarted_cluster_has_what_it_had() {
     cluster.stop().await;
 }
 
+/// The first entry that a node's log of a shard still has.
+fn log_begins(cluster: &TestCluster, node: u64, shard: ShardId) -> u64 {
+    let log = cluster.node(NodeId(node)).context().store.raft.shard(shard);
+    log.first_index().unwrap().unwrap_or_default()
+}
+
+/// The last entry that it has.
+fn log_ends(cluster: &TestCluster, node: u64, shard: ShardId) -> u64 {
+    let log = cluster.node(NodeId(node)).context().store.raft.shard(shard);
+    log.last_index().unwrap().unwrap_or_default()
+}
+
 fn replica_applied(cluster: &TestCluster, node: u64, shard: ShardId) -> u64 {
     let replica = cluster.node(NodeId(node)).context().replicas.get(shard);
     replica.map_or(0, |r| r.safe_time().applied().0)
@@ -88,11 +100,18 @@ async fn a_replica_far_behind_catches_up_from_a_snapshot() {
     }
     cluster.converged(regional).await;
     cluster.converged(global).await;
+    let had = [regional, global].map(|shard| log_ends(&cluster, 3, shard));
     cluster.stop_node(NodeId(3)).await;
     for table in ["regional", "global"] {
         writer.put(table, "while").await.unwrap();
         fill(&client, table).await;
         writer.delete(table, "before").await.unwrap();
+    }
+    for (shard, had) in [regional, global].into_iter().zip(had) {
+        until("the leader has purged what the stopped node lacks", || async {
+            log_begins(&cluster, 1, shard) > had + 1
+        })
+        .await;
     }
     cluster.restart_node(NodeId(3)).await;
     for shard in [regional, global] {

@@ -29,14 +29,21 @@ impl Default for Deadlines {
     }
 }
 
-/// What all services of a node share. Cheap to clone.
+/// What all services of a node share. Cheap to clone; its parts are read through it.
 #[derive(Clone)]
 pub struct Context {
     inner: Arc<Inner>,
 }
 
-/// The parts of a [`Context`].
-pub struct Inner {
+struct Inner {
+    parts: Parts,
+    /// Names this gateway in the ids that it gives to requests.
+    client: u64,
+    sequence: AtomicU64,
+}
+
+/// What a context is made of.
+pub struct Parts {
     /// This node.
     pub me: NodeId,
     /// Its region.
@@ -67,79 +74,28 @@ pub struct Inner {
     pub started: Mono,
     /// Cancelled when the node stops: streams that would never end by themselves end then.
     pub stop: CancellationToken,
-    client: u64,
-    sequence: AtomicU64,
-}
-
-/// What a context is made of.
-pub struct Parts {
-    /// See [`Inner`].
-    pub me: NodeId,
-    /// See [`Inner`].
-    pub region: RegionId,
-    /// See [`Inner`].
-    pub zone: ZoneId,
-    /// See [`Inner`].
-    pub grpc_address: String,
-    /// See [`Inner`].
-    pub http_address: String,
-    /// See [`Inner`].
-    pub clock: Clock,
-    /// See [`Inner`].
-    pub store: Store,
-    /// See [`Inner`].
-    pub catalog: Catalog,
-    /// See [`Inner`].
-    pub replicas: Replicas,
-    /// See [`Inner`].
-    pub peers: Peers,
-    /// See [`Inner`].
-    pub gossip: Gossip,
-    /// See [`Inner`].
-    pub stop: CancellationToken,
 }
 
 impl std::ops::Deref for Context {
-    type Target = Inner;
+    type Target = Parts;
 
-    fn deref(&self) -> &Inner {
-        &self.inner
+    fn deref(&self) -> &Parts {
+        &self.inner.parts
     }
 }
 
 impl Context {
-    /// A node's context, with the usual limits and deadlines.
+    /// A node's context.
     pub fn new(parts: Parts) -> Self {
-        let Parts { me, region, zone, grpc_address, http_address, clock, .. } = parts;
-        let Parts { store, catalog, replicas, peers, gossip, stop, .. } = parts;
-        let inner = Inner {
-            me,
-            region,
-            zone,
-            grpc_address,
-            http_address,
-            clock,
-            store,
-            catalog,
-            replicas,
-            peers,
-            gossip,
-            limits: Limits::default(),
-            deadlines: Deadlines::default(),
-            started: Mono::now(),
-            stop,
-            client: rand::random(),
-            sequence: AtomicU64::new(0),
-        };
-        Self { inner: Arc::new(inner) }
+        Self { inner: Arc::new(Inner { parts, client: rand::random(), sequence: AtomicU64::new(0) }) }
     }
 
     /// An id for a request that came without one: it makes the gateway's own retries exactly once.
     ///
     /// Its time is the clock's earliest bound, so that no leader finds it to be from the future.
     pub fn request_id(&self) -> RequestId {
-        let sequence = self.sequence.fetch_add(1, Ordering::Relaxed);
-        RequestId { time: self.clock.now().earliest, client: self.client, sequence }
+        let sequence = self.inner.sequence.fetch_add(1, Ordering::Relaxed);
+        RequestId { time: self.clock.now().earliest, client: self.inner.client, sequence }
     }
 
     /// The header of a message to another node about a shard.

@@ -295,6 +295,17 @@ impl Replica {
         heard && self.is_caught_up(to)
     }
 
+    /// A voter other than this node that is fit to lead.
+    pub fn other_fit_voter(&self) -> Option<NodeId> {
+        self.voters().into_iter().find(|v| *v != self.node() && self.is_fit_to_lead(*v))
+    }
+
+    /// Whether the replica may stand for election: not while the node's clock is unsafe (rule W3), and never before
+    /// the lease that it may have promised is over.
+    pub fn set_electable(&self, electable: bool) {
+        self.raft.runtime_config().elect(electable && self.may_vote());
+    }
+
     /// At the leader: adds those of `learners` that the group does not have yet. Returns how many were added.
     pub async fn add_learners(&self, learners: &BTreeMap<NodeId, Member>) -> Result<usize, ConsensusError> {
         let known = self.members();

@@ -1,11 +1,13 @@
 //! Duties of a leader beside writing: learners that the group lacks, and handing the leadership to the node that
-//! should have it. Leadership moves by transfer, never by waiting for a timeout.
+//! should have it. Leadership moves by transfer, never by waiting for a timeout. A node whose clock is unsafe gives up
+//! every leadership and stands for none (rule W3).
 
 use meridian_api::Context;
 use meridian_catalog::CatalogView;
 use meridian_consensus::{Member, Replica};
 use meridian_types::{NodeId, ShardId};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Time between rounds.
@@ -21,7 +23,13 @@ pub(crate) async fn run(ctx: Context, catalog_leader: Option<NodeId>) {
     loop {
         rounds.tick().await;
         let view = ctx.catalog.view();
-        for replica in ctx.replicas.all().into_iter().filter(|r| r.is_leader()) {
+        let safe = ctx.clock.is_safe();
+        for replica in ctx.replicas.all() {
+            replica.set_electable(safe);
+            if !replica.is_leader() {
+                fit.remove(&replica.shard());
+                continue;
+            }
             if let Err(e) = replica.add_learners(&learners(&view, &replica)).await {
                 tracing::debug!(shard = %replica.shard(), "learners not added yet: {e}");
             }
@@ -29,22 +37,34 @@ pub(crate) async fn run(ctx: Context, catalog_leader: Option<NodeId>) {
                 Some(shard) => Some(shard.preferred_leader),
                 None => catalog_leader,
             };
+            if !safe {
+                if let Some(to) = replica.other_fit_voter() {
+                    tracing::warn!(shard = %replica.shard(), %to, "the clock is unsafe: giving up the leadership");
+                    transfer(&ctx, replica, to);
+                }
+                continue;
+            }
             let Some(to) = preferred.filter(|to| *to != ctx.me) else { continue };
             let rounds = fit.entry(replica.shard()).or_default();
             *rounds = if replica.is_fit_to_lead(to) { *rounds + 1 } else { 0 };
             if *rounds >= FIT_ROUNDS {
                 *rounds = 0;
                 tracing::info!(shard = %replica.shard(), %to, "moving the leadership to where it is preferred");
-                let stop = ctx.stop.clone();
-                let transfer = async move {
-                    if let Err(e) = replica.transfer_leader(to).await {
-                        tracing::warn!(shard = %replica.shard(), %to, "the leadership did not move: {e}");
-                    }
-                };
-                tokio::spawn(async move { stop.run_until_cancelled(transfer).await });
+                transfer(&ctx, replica, to);
             }
         }
     }
+}
+
+/// Moves a leadership in the background; ends with the node.
+fn transfer(ctx: &Context, replica: Arc<Replica>, to: NodeId) {
+    let stop = ctx.stop.clone();
+    let transfer = async move {
+        if let Err(e) = replica.transfer_leader(to).await {
+            tracing::warn!(shard = %replica.shard(), %to, "the leadership did not move: {e}");
+        }
+    };
+    tokio::spawn(async move { stop.run_until_cancelled(transfer).await });
 }
 
 /// The learners that a shard should have: as the catalog says; of shard 0, every node that is no voter.

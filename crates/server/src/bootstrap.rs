@@ -77,7 +77,7 @@ pub struct NodeFiles {
     pub log: PathBuf,
 }
 
-/// The configurations of all nodes of a topology, as [`write`] would write them.
+/// The configurations of all nodes of a topology, as [`write()`] would write them.
 pub fn plan(layout: &Layout, dir: &Path) -> Vec<NodeConfig> {
     layout.configs(dir)
 }

@@ -12,7 +12,7 @@ use crate::join::{self, introduction};
 use crate::machine::ShardMachine;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use meridian_api::{Context, Parts, http_routes, routes};
+use meridian_api::{Context, Deadlines, Parts, http_routes, routes};
 use meridian_catalog::{Catalog, CatalogError, Cluster, NewCluster, RttMatrix, form_cluster, timing_for};
 use meridian_clock::{Clock, ClockError, Mono};
 use meridian_consensus::peers::{CONNECTION_WINDOW, STREAM_WINDOW};
@@ -20,7 +20,7 @@ use meridian_consensus::{ConsensusError, Gossip, Member, PeerAddress, Peers, Rep
 use meridian_proto::internal::v1 as pb;
 use meridian_storage::{StorageError, Store, StoreOptions};
 use meridian_txn::ShardScope;
-use meridian_types::{KeyRange, NodeId, RaftTiming, ShardId, TableId, Timestamp};
+use meridian_types::{KeyRange, Limits, NodeId, RaftTiming, ShardId, TableId, Timestamp};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
@@ -216,6 +216,9 @@ pub async fn start(config: NodeConfig, listeners: Listeners) -> Result<RunningNo
         replicas,
         peers,
         gossip,
+        limits: Limits::default(),
+        deadlines: Deadlines::default(),
+        started: Mono::now(),
         stop: stop.clone(),
     });
     let (changed_tx, changed) = watch::channel(Timestamp::ZERO);
