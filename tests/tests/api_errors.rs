@@ -1,12 +1,14 @@
 //! The API's edges: every limit and refusal with its gRPC code, its reason, what became of the request, and a text;
 //! pages of scans against a model; receipts that add up.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use bytes::Bytes;
 use meridian_client::{Client, Consistency, Fate, KeyRange, Reason, ScanOptions, Timestamp, Transaction};
 use meridian_proto::v1 as pb;
 use meridian_proto::v1::kv_client::KvClient;
 use meridian_proto::v1::tables_client::TablesClient;
-use meridian_tests::harness::{REGIONS, TestCluster, until};
+use meridian_tests::harness::{REGIONS, TestCluster, client_at, until};
 use meridian_types::{Limits, NodeId, Placement, RequestId};
 use meridian_wire::status::{Effect, from_status, is_answer};
 use rand::{RngExt as _, SeedableRng as _};
@@ -28,7 +30,10 @@ struct Api {
 
 impl Api {
     async fn connect(cluster: &TestCluster, region: &str) -> Self {
-        let address = cluster.node(TestCluster::node_in(region)).grpc_address();
+        Self::connect_to(&cluster.node(TestCluster::node_in(region)).grpc_address().to_string()).await
+    }
+
+    async fn connect_to(address: &str) -> Self {
         let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
         let kv = KvClient::new(channel.clone()).max_encoding_message_size(MESSAGE_BYTES);
         Self { kv, tables: TablesClient::new(channel) }
@@ -150,15 +155,20 @@ async fn every_refusal_has_its_code_its_reason_and_its_outcome() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_quorum_nothing_is_promised() {
-    let mut cluster = TestCluster::start(82).await;
-    cluster.create(TABLE, "global:us-east", &[]).await;
-    let client = cluster.client("ap-northeast").await;
+    let mut cluster = TestCluster::start_together(82).await;
+    let shard = cluster.create(TABLE, "regional:us-east", &[]).await[0];
+    let leader = cluster.led(shard).await;
+    let mut followers: Vec<_> = [1, 2, 3].map(NodeId).into_iter().filter(|node| *node != leader).collect();
+    let left = followers.pop().expect("two followers");
+    let address = cluster.node(left).grpc_address().to_string();
+    let client = client_at(&address, REGIONS[0]).await;
     client.session().put(TABLE, "k", "before").await.unwrap();
+    cluster.converged(shard).await;
     // The follower first, then the leader: the one that is left cannot have become leader in between.
-    for node in [2, 1].map(NodeId) {
-        cluster.stop_node(node).await;
+    for node in followers.iter().chain([&leader]) {
+        cluster.stop_node(*node).await;
     }
-    let api = Api::connect(&cluster, "ap-northeast").await;
+    let api = Api::connect_to(&address).await;
     // Nothing can have been proposed, and it says so.
     refused(timed(api.kv.clone(), "k").await, Code::Unavailable, Reason::NoQuorum);
     refused(read_timed(api.kv.clone()).await, Code::Unavailable, Reason::NoQuorum);
@@ -167,8 +177,8 @@ async fn without_a_quorum_nothing_is_promised() {
     // What it has it still serves.
     let read = client.session().get(TABLE, "k", Consistency::Local).await.unwrap();
     assert_eq!(read.value.unwrap().value, "before");
-    for node in [2, 1].map(NodeId) {
-        cluster.restart_node(node).await;
+    for node in followers.iter().chain([&leader]) {
+        cluster.restart_node(*node).await;
     }
     until("there is a quorum again", || async { client.session().put(TABLE, "k", "again").await.is_ok() }).await;
     cluster.stop().await;
@@ -246,8 +256,7 @@ async fn scans_are_what_a_model_says() {
             _ => KeyRange::new(bound(&mut rng), Some(bound(&mut rng))).unwrap_or_default(),
         };
         let limit = if rng.random_bool(0.5) { rng.random_range(1..40) } else { 0 };
-        let consistency =
-            if round % 2 == 0 { Consistency::Linearizable } else { Consistency::Causal(session.token()) };
+        let consistency = if round % 2 == 0 { Consistency::Linearizable } else { Consistency::Causal(session.token()) };
         let options = ScanOptions { range, limit, reverse: rng.random_bool(0.5), consistency };
         let (rows, pages) = scanned(&clients[round % 3].1, &options).await;
         let wanted = expected(&model, &options);
@@ -273,7 +282,11 @@ async fn receipts_add_up() {
                 session.get_causal(TABLE, key.clone()).await.unwrap().receipt,
                 session.get(TABLE, key.clone(), Consistency::Local).await.unwrap().receipt,
                 session.scan(TABLE, ScanOptions::default()).collect().await.unwrap().receipt,
-                session.transact(TABLE, &Transaction::new().if_exists(key.clone()).put(key, "w")).await.unwrap().receipt,
+                session
+                    .transact(TABLE, &Transaction::new().if_exists(key.clone()).put(key, "w"))
+                    .await
+                    .unwrap()
+                    .receipt,
             ];
             for (what, receipt) in ["put", "get", "causal", "local", "scan", "transact"].into_iter().zip(receipts) {
                 let receipt = receipt.expect("a receipt, because it was asked for");

@@ -1,6 +1,8 @@
 //! Durability (G1): nodes as processes of their own, killed with `SIGKILL` while they write; everything that was
 //! acknowledged is there afterwards.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use meridian_client::{Client, Consistency, Placement};
 use meridian_server::bootstrap::{BootstrapOptions, Bootstrapped, write};
 use meridian_server::layout::Ports;

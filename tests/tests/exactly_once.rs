@@ -1,6 +1,8 @@
 //! Exactly once (G9): a request takes effect at most once under its id, however often it is sent, wherever it is sent
 //! to, and whoever leads by then; what was answered once is answered the same again.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use meridian_client::{Consistency, Fate, Reason, RequestId, Session, Transaction};
 use meridian_tests::harness::{History, Load, Mix, REGIONS, TestCluster};
 use meridian_tests::{exactly_once, external_consistency};
@@ -15,7 +17,11 @@ struct Asked {
     told: Result<meridian_client::Timestamp, Reason>,
 }
 
-async fn ask(session: &Session, id: RequestId, transaction: &Transaction) -> Result<meridian_client::Timestamp, Reason> {
+async fn ask(
+    session: &Session,
+    id: RequestId,
+    transaction: &Transaction,
+) -> Result<meridian_client::Timestamp, Reason> {
     session.transact_as(id, TABLE, transaction).await.map(|reply| reply.timestamp).map_err(|e| e.reason())
 }
 

@@ -1,6 +1,8 @@
 //! External consistency (G2): timestamps are ordered with real time, across tables, leaders and regions, as long as
 //! every clock keeps its bound; and a clock that does not is found out.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use meridian_client::{Consistency, Reason};
 use meridian_clock::{ClockConfig, SimulatedConfig, SourceKind};
 use meridian_tests::external_consistency::check;
@@ -57,8 +59,7 @@ async fn timestamps_follow_real_time_across_tables_and_regions() {
 
     // The same history with one lie in it is refused: the checker can fail.
     let mut records = history.records();
-    let mut writes: Vec<_> =
-        records.iter_mut().filter(|r| !r.writes().is_empty() && r.timestamp.is_some()).collect();
+    let mut writes: Vec<_> = records.iter_mut().filter(|r| !r.writes().is_empty() && r.timestamp.is_some()).collect();
     writes.sort_by_key(|r| r.completed_ns);
     let first = writes[0].timestamp;
     let last = writes.len() - 1;
@@ -81,7 +82,8 @@ async fn a_fast_leader_and_a_slow_one_keep_the_order() {
     let cluster = TestCluster::with_clocks(3, clocks).await;
     create_tables(&cluster).await;
     let (history, clients) = (History::default(), cluster.clients().await);
-    let mut processes: Vec<_> = clients.iter().map(|(region, client)| history.process(region.clone(), client)).collect();
+    let mut processes: Vec<_> =
+        clients.iter().map(|(region, client)| history.process(region.clone(), client)).collect();
     let mut last = 0;
     for turn in 0..24 {
         let written = processes[turn % 3].put(TABLES[turn % 3], "k").await.unwrap();
@@ -98,10 +100,7 @@ async fn a_clock_beyond_its_bound_is_found_out() {
     let clocks = clocks(Duration::from_millis(20), [0, -300_000, 0]);
     let cluster = TestCluster::with_clocks(4, clocks).await;
     let liar = NodeId(2);
-    until("the node with the wrong clock knows", || async {
-        !cluster.node(liar).context().clock.is_safe()
-    })
-    .await;
+    until("the node with the wrong clock knows", || async { !cluster.node(liar).context().clock.is_safe() }).await;
     assert!(cluster.node(NodeId(1)).context().clock.is_safe());
     assert!(cluster.node(NodeId(3)).context().clock.is_safe());
     let shards = cluster.create("of_us", "global:us-east", &[]).await;

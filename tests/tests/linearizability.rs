@@ -1,6 +1,8 @@
 //! Linearizability (G4) of registers that all regions read, write, remove and swap, while their leader is moved, cut
 //! off and stopped.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use meridian_tests::harness::{History, Level, Load, Mix, REGIONS, TestCluster};
 use meridian_tests::linearizability::{Verdict, check};
 use meridian_tests::{exactly_once, external_consistency};

@@ -1,6 +1,8 @@
 //! A region cut off: the others go on, it serves what it has and says how old that is, and when the cut heals nothing
 //! is lost.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use meridian_client::{Consistency, Fate, Reason};
 use meridian_tests::harness::{History, Level, Load, Mix, REGIONS, TestCluster, until};
 use meridian_tests::{exactly_once, external_consistency, linearizability, staleness};

@@ -1,8 +1,10 @@
 //! Snapshot reads (G5): the same timestamp gives the same answer on every replica and for ever, while writes go on
 //! and leaders move.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use meridian_client::{Client, Consistency, Row, ScanOptions, Timestamp};
-use meridian_tests::harness::{History, Load, Mix, REGIONS, TestCluster};
+use meridian_tests::harness::{History, Load, Mix, TestCluster};
 use meridian_tests::snapshots::check;
 use meridian_types::{KeyRange, NodeId, RegionId};
 
@@ -72,7 +74,8 @@ async fn nothing_is_written_below_a_timestamp_that_was_read() {
     let cluster = TestCluster::start(22).await;
     let shard = cluster.create(TABLE, "global:us-east", &[]).await[0];
     let (history, clients) = (History::default(), cluster.clients().await);
-    let mut processes: Vec<_> = clients.iter().map(|(region, client)| history.process(region.clone(), client)).collect();
+    let mut processes: Vec<_> =
+        clients.iter().map(|(region, client)| history.process(region.clone(), client)).collect();
     for turn in 0..9_usize {
         let now = cluster.node(NodeId(1)).context().clock.now().latest;
         let read = processes[turn % 3].get(TABLE, "k", Consistency::Snapshot(now)).await.unwrap();
@@ -86,6 +89,5 @@ async fn nothing_is_written_below_a_timestamp_that_was_read() {
         assert_eq!(again.value, read.value, "turn {turn}");
     }
     check(&history.records()).unwrap();
-    assert_eq!(REGIONS.len(), processes.len());
     cluster.stop().await;
 }

@@ -4,7 +4,6 @@
 use meridian_client::{Consistency, Error, Reply, Row};
 use meridian_tests::harness::{History, Level, Load, Mix, Process, REGIONS, TestCluster};
 use meridian_tests::{sessions, snapshots, staleness};
-use meridian_types::RegionId;
 use std::time::Duration;
 
 const TABLES: [&str; 2] = ["global", "regional"];
@@ -120,6 +119,5 @@ async fn a_token_keeps_a_session_whole_in_every_region() {
     (read.token, read.timestamp) = (Some(0), Some(1));
     (read.value, read.version) = (None, None);
     assert!(sessions::check(&lied).is_err());
-    assert_eq!(RegionId::from(REGIONS[0]), clients[0].0);
     cluster.stop().await;
 }

@@ -117,10 +117,10 @@ impl Route {
         left.min(if self.silent.contains(&to) { attempt / SILENT_FRACTION } else { attempt })
     }
 
-    /// Waits a little before the next round.
-    async fn pause(&mut self) {
+    /// Waits a little before the next round, no longer than what is `left` until the deadline.
+    async fn pause(&mut self, left: Duration) {
         self.tried.clear();
-        tokio::time::sleep(self.pause).await;
+        tokio::time::sleep(self.pause.min(left)).await;
         self.pause = (self.pause * 2).min(RETRY_PAUSE_MAX);
     }
 }
@@ -145,7 +145,7 @@ pub(crate) async fn mutate(
             });
         };
         let Some(to) = route.next() else {
-            route.pause().await;
+            route.pause(left).await;
             continue;
         };
         let attempt = mutate_at(ctx, to, shard, mutation.clone());
@@ -302,7 +302,7 @@ pub(crate) async fn read(ctx: &Context, read: &ShardRead<'_>, arrival: Arrival) 
             _ => match next_reader(ctx, read, &mut route) {
                 Some(to) => (to, tokio::time::timeout(route.limit(to, left), read_at(ctx, to, read, arrival)).await),
                 None => {
-                    route.pause().await;
+                    route.pause(left).await;
                     local_tried = false;
                     continue;
                 }

@@ -74,9 +74,11 @@ impl Command {
     /// What is logged to stderr unless `MERIDIAN_LOG` says otherwise.
     pub(crate) fn log_level(&self) -> &'static str {
         match self {
-            Self::Start(_) => "info",
-            // Links are cut and nodes stopped on purpose here; openraft warns of every message that this costs.
-            Self::Dev(_) | Self::Bench(_) => "warn,openraft=error",
+            // openraft tells its whole inner state at every step.
+            Self::Start(_) => "info,openraft=warn",
+            // Links are cut and nodes stopped on purpose here; openraft complains of every message that this costs. A
+            // group that fails is reported by the replica.
+            Self::Dev(_) | Self::Bench(_) => "warn,openraft=off",
             // Its nodes have much to say about the regions that it cuts off on purpose.
             Self::Demo(_) => "error",
             _ => "warn",

@@ -352,27 +352,30 @@ async fn follow_catalog(ctx: Context, mut changed: watch::Receiver<Timestamp>) {
 
 /// Forms the cluster if that is this node's part, then registers until the catalog says what this node says.
 async fn register(ctx: Context, config: NodeConfig, incarnation: u64) {
-    if let Some(form) = &config.form {
+    // Only a voter has a part in it. The others see the catalog once they are registered, not before.
+    if let Some(form) = config.form.as_ref().filter(|f| f.voters.iter().any(|v| v.node == ctx.me)) {
         form_catalog(&ctx, form).await;
     }
-    let mut seeds = vec![ctx.grpc_address.clone()];
-    seeds.extend(config.seeds.iter().cloned());
-    seeds.extend(config.form.iter().flat_map(|f| f.voters.iter().map(|v| v.address.clone())));
+    let voters = config.form.iter().flat_map(|f| f.voters.iter().map(|v| v.address.clone()));
+    let mut seeds: Vec<String> = voters.chain(config.seeds.iter().cloned()).collect();
+    // This node itself is the nearest to ask if it knows the cluster, and cannot help if it does not.
+    let own_place = if ctx.catalog.view().cluster().is_some() { 0 } else { seeds.len() };
+    seeds.insert(own_place, ctx.grpc_address.clone());
     if let Err(e) = join::join(&ctx.peers, &seeds, &introduction(&ctx, incarnation)).await {
         tracing::error!("the node could not register: {e}");
     }
 }
 
-/// Brings shard 0 into being: its group, then the cluster's record. Returns when the catalog has that record.
+/// At a voter: brings shard 0 into being: its group, then the cluster's record. Returns when the catalog has that
+/// record.
 async fn form_catalog(ctx: &Context, form: &FormConfig) {
     let Some(replica) = ctx.replicas.get(ShardId::CATALOG) else { return };
     let (membership, cluster) = from_form(form);
-    let is_voter = form.voters.iter().any(|v| v.node == ctx.me);
     let patience = if form.first == ctx.me { Duration::ZERO } else { membership.timing.promise() * 2 };
     let started = Mono::now();
     let mut views = ctx.catalog.subscribe();
     while views.borrow_and_update().cluster().is_none() {
-        if is_voter && replica.leader().is_none() && started.elapsed() >= patience {
+        if replica.leader().is_none() && started.elapsed() >= patience {
             let member =
                 |v: &pb::Member| (NodeId(v.node), Member { region: v.region.clone(), address: v.address.clone() });
             if let Err(e) = replica.form(membership.members.iter().map(member).collect()).await {

@@ -134,11 +134,13 @@ impl Processes {
         self.nodes.iter().find(|p| p.files.node == node)?.running.as_ref()?.child.id()
     }
 
-    /// Kills a node without warning (`SIGKILL`) and waits until it is gone.
+    /// Kills a node without warning (`SIGKILL`), if it has not ended already, and waits until it is gone.
     pub async fn kill(&mut self, node: NodeId) -> Result<(), ProcessError> {
         let process = self.process(node, "running", |p| p.running.is_some())?;
         if let Some(mut running) = process.running.take() {
-            running.child.kill().await.map_err(|source| ProcessError::Wait { node, source })?;
+            // Fails only if the child has been waited for already.
+            let _ = running.child.start_kill();
+            running.child.wait().await.map_err(|source| ProcessError::Wait { node, source })?;
         }
         Ok(())
     }

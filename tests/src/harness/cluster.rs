@@ -35,6 +35,17 @@ pub fn near() -> Topology {
     topology
 }
 
+/// Three nodes in one zone: nothing emulated lies between them, so a stopped node refuses connections at once.
+fn together() -> Topology {
+    let mut topology = near();
+    topology.name = "together".to_owned();
+    topology.regions.truncate(1);
+    topology.regions[0].nodes = 3;
+    topology.rtt.clear();
+    topology.shard0.voters.truncate(1);
+    topology
+}
+
 /// Writes the nodes' logs where the test's output goes, as `MERIDIAN_LOG` says; errors only unless it is set.
 pub fn logging() {
     let level = std::env::var("MERIDIAN_LOG").unwrap_or_else(|_| "error".to_owned());
@@ -79,11 +90,16 @@ impl TestCluster {
         Self::with(DevOptions { topology: Some(near()), data, seed, ..DevOptions::default() }).await
     }
 
-    /// The same in memory of its own, with these clocks and their largest bound declared by the topology.
+    /// A cluster with these clocks, whose largest bound the topology declares.
     pub async fn with_clocks(seed: u64, clocks: BTreeMap<NodeId, ClockConfig>) -> Self {
         let mut topology = near();
         topology.clock_bound = clocks.values().map(|c| c.bound).max().unwrap_or(topology.clock_bound);
         Self::with(DevOptions { topology: Some(topology), seed, clocks, ..DevOptions::default() }).await
+    }
+
+    /// Three nodes in one zone of the first region.
+    pub async fn start_together(seed: u64) -> Self {
+        Self::with(DevOptions { topology: Some(together()), seed, ..DevOptions::default() }).await
     }
 
     async fn with(options: DevOptions) -> Self {

@@ -9,14 +9,22 @@ use meridian_server::bootstrap::{BootstrapOptions, Bootstrapped, write};
 use meridian_server::config::PORT_DEFAULT;
 use meridian_server::dev::READY_LIMIT;
 use meridian_server::layout::Ports;
-use meridian_server::processes::Processes;
+use meridian_server::processes::{ProcessError, Processes};
+use meridian_types::NodeId;
 use meridian_wan::Topology;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
+
+/// Pause before a node that ended by itself is started again.
+const RESTART_PAUSE: Duration = Duration::from_secs(3);
+/// A node that ends more often than that is not started again: the whole cluster is stopped.
+const RESTARTS_MAX: u32 = 5;
 
 /// Form a cluster from a topology: write each node's configuration, and run the nodes as child processes.
 ///
 /// Each node gets DIR/nodeN with its configuration (node.toml), its data and its log. The same command over the same
-/// folder starts the same cluster again.
+/// folder starts the same cluster again. A node that ends by itself is started again.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES, next_help_heading = "New cluster")]
 pub(crate) struct Args {
@@ -71,14 +79,32 @@ pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<()> {
     outcome
 }
 
-/// Returns when a node has ended by itself, or was never ready.
+/// Returns when the nodes were never ready, or one of them keeps ending by itself.
 async fn serve(context: &Context, written: &Bootstrapped, processes: &mut Processes) -> anyhow::Result<()> {
     processes.ready(READY_LIMIT).await?;
     match dev::show(context.format(), &written.cluster, &written.cluster_file) {
         Err(error) if !crate::exit::is_closed_pipe(&error) => return Err(error),
         _ => {}
     }
-    Err(processes.died().await.into())
+    supervise(processes).await
+}
+
+/// Starts a node again that ends by itself, and gives up when one keeps ending.
+async fn supervise(processes: &mut Processes) -> anyhow::Result<()> {
+    let mut ends: BTreeMap<NodeId, u32> = BTreeMap::new();
+    loop {
+        let error = processes.died().await;
+        let ProcessError::Died { node, .. } = &error else { return Err(error.into()) };
+        let (node, count) = (*node, ends.entry(*node).or_default());
+        *count += 1;
+        if *count > RESTARTS_MAX {
+            return Err(error.into());
+        }
+        note(format_args!("{error}; starting it again in {} s", RESTART_PAUSE.as_secs()));
+        processes.kill(node).await?;
+        tokio::time::sleep(RESTART_PAUSE).await;
+        processes.restart(node)?;
+    }
 }
 
 fn show_files(format: Format, written: &Bootstrapped) -> anyhow::Result<()> {
