@@ -80,7 +80,7 @@ impl Command {
             // group that fails is reported by the replica.
             Self::Dev(_) | Self::Bench(_) => "warn,openraft=off",
             // Its nodes have much to say about the regions that it cuts off on purpose.
-            Self::Demo(_) => "error",
+            Self::Demo(_) => "error,openraft=off",
             _ => "warn",
         }
     }
