@@ -77,3 +77,26 @@ async fn nodes_talk_over_the_links_and_survive_the_loss_of_one() {
     cluster.stop().await;
     assert!(!dir.exists(), "temporary data is removed");
 }
+
+/// Nodes that host no voter, and no replica at all of a table, are gateways like any other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_region_may_have_several_nodes_and_all_of_them_serve() {
+    let options = DevOptions { topology: Some(near()), nodes_per_region: Some(2), ..DevOptions::default() };
+    let cluster = DevCluster::start(options).await.unwrap();
+    assert_eq!(cluster.nodes().count(), 6);
+    client(&cluster, 1).await.create_table("t", &global(), Vec::new()).await.unwrap();
+    for node in 1..=6 {
+        let session = client(&cluster, node).await.session();
+        let key = format!("from-{node}");
+        let put = session.put("t", key.clone(), "v").await.unwrap();
+        let levels = [Consistency::Linearizable, Consistency::Causal(put.token), Consistency::Snapshot(put.timestamp)];
+        for level in levels {
+            let found = session.get("t", key.clone(), level.clone()).await.unwrap();
+            assert!(found.value.is_some(), "{level} at node {node}");
+        }
+        let stale = session.get("t", key, Consistency::Local).await.unwrap();
+        let home = cluster.node(NodeId(node)).unwrap().context().region.clone();
+        assert_eq!(stale.region, home, "a replica in the same region answers");
+    }
+    cluster.stop().await;
+}
