@@ -184,16 +184,8 @@ async fn mutate_at(
     if to == ctx.me {
         let replica = ctx.replicas.get(shard).ok_or(Refusal::NotLeader(None))?;
         let commit = serve::mutate(&replica, mutation, Timestamp::ZERO).await?;
-        let t = commit.times;
-        let times = internal::ServeTimes {
-            queue_ns: t.queue,
-            fsync_ns: t.fsync,
-            quorum_ns: t.quorum,
-            apply_ns: t.apply,
-            commit_wait_ns: 0,
-            total_ns: t.total,
-        };
-        return Ok(Attempt { value: commit.outcome, by: to, call: Duration::from_nanos(t.total), times });
+        let (times, call) = (serve::times_to_pb(commit.times), Duration::from_nanos(commit.times.total));
+        return Ok(Attempt { value: commit.outcome, by: to, call, times });
     }
     let request = internal::MutateRequest { target: Some(ctx.target(to, shard)), mutation: Some(mutation), floor: 0 };
     let reply = peer_client(ctx, to)?.mutate(request).await.map_err(|status| write_failed(&status))?.into_inner();
@@ -400,7 +392,6 @@ async fn read_at(
         table: read.table.0,
         consistency: Some(meridian_wire::consistency::encode(read.consistency)),
         what: Some(read.plan.to_proto()),
-        no_forward: true,
     };
     let reply = peer_client(ctx, to)?.read(request).await.map_err(|_| Refusal::NotLeader(None))?.into_inner();
     let call = Mono::now().since(start);

@@ -80,15 +80,7 @@ impl Peer for PeerService {
         let mutation = message.mutation.ok_or_else(|| Status::invalid_argument("no mutation"))?;
         let reply = match serve::mutate(&replica, mutation, Timestamp(message.floor)).await {
             Ok(commit) => {
-                let t = commit.times;
-                let times = internal::ServeTimes {
-                    queue_ns: t.queue,
-                    fsync_ns: t.fsync,
-                    quorum_ns: t.quorum,
-                    apply_ns: t.apply,
-                    commit_wait_ns: 0,
-                    total_ns: t.total,
-                };
+                let times = serve::times_to_pb(commit.times);
                 internal::MutateReply {
                     result: Some(mutate_reply::Result::Outcome(commit.outcome)),
                     times: Some(times),

@@ -3,7 +3,7 @@
 use crate::context::Context;
 use crate::failure::{Refusal, storage};
 use meridian_clock::Mono;
-use meridian_consensus::{Commit, Replica};
+use meridian_consensus::{Commit, Replica, ServeTimes};
 use meridian_proto::internal::v1 as internal;
 use meridian_storage::DataView;
 use meridian_txn::{Page, ReadPlan, mutation_span, plan_span, read};
@@ -22,6 +22,18 @@ pub(crate) struct ReadAnswer {
 
 pub(crate) fn nanos(d: Duration) -> u64 {
     u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// A mutation's times between nodes. Commit wait is the gateway's part, so there is none yet.
+pub(crate) fn times_to_pb(t: ServeTimes) -> internal::ServeTimes {
+    internal::ServeTimes {
+        queue_ns: t.queue,
+        fsync_ns: t.fsync,
+        quorum_ns: t.quorum,
+        apply_ns: t.apply,
+        commit_wait_ns: 0,
+        total_ns: t.total,
+    }
 }
 
 /// Proposes a mutation at this replica.
