@@ -156,8 +156,7 @@ pub(crate) async fn mutate(
                 route.silent.insert(to);
             }
             Ok(Ok(attempt)) => {
-                let outcome = attempt.value.clone();
-                return release_mutation(ctx, view, shard, &mutation, outcome, attempt, arrival).await;
+                return release_mutation(ctx, view, shard, &mutation, attempt, arrival).await;
             }
             Ok(Err(Refusal::NotLeader(hint))) => route.hint = hint,
             Ok(Err(Refusal::NotFresh)) => {}
@@ -221,13 +220,11 @@ async fn release_mutation(
     view: &CatalogView,
     shard: ShardId,
     mutation: &internal::Mutation,
-    outcome: internal::Outcome,
     attempt: Attempt<internal::Outcome>,
     arrival: Arrival,
 ) -> Result<Answered<Committed>, Error> {
-    let ts = Timestamp(outcome.ts);
+    let ts = Timestamp(attempt.value.ts);
     let commit_wait = wait_past(ctx, ts, arrival).await.map_err(|_| failure::lost())?;
-    let committed = verdict(mutation, outcome)?;
     let region = region_of(ctx, attempt.by);
     let floor = floor::write(view, &ctx.region, shard, &region);
     let served = Served {
@@ -238,7 +235,7 @@ async fn release_mutation(
         token: CausalityToken(ts),
         receipt: Some(receipt(&attempt, commit_wait, floor, arrival)),
     };
-    Ok(Answered { value: committed, served })
+    Ok(Answered { value: verdict(mutation, attempt.value)?, served })
 }
 
 /// Waits until `ts` is past by this node's clock; how long that took. `Err`: not within the deadline.

@@ -10,7 +10,7 @@ use meridian_proto::internal::v1 as internal;
 use meridian_proto::v1 as pb;
 use meridian_proto::v1::kv_server::{Kv, KvServer};
 use meridian_txn::{Committed, ReadPlan, id_to_proto};
-use meridian_types::{Consistency, Error, KeyRange, Reason, Receipt, Result, ShardId, TableId, Timestamp};
+use meridian_types::{Consistency, Error, KeyRange, Reason, Receipt, Result, ShardId, Timestamp};
 use meridian_wire::header::{Served, decode_request, encode_reply};
 use meridian_wire::{consistency, range, status::to_status};
 use prost::Message;
@@ -244,7 +244,7 @@ impl KvService {
         if reverse {
             shards.reverse();
         }
-        let mut page = PageBuilder::new(found.table.id, scan.remaining);
+        let mut page = PageBuilder::new(scan.remaining);
         for shard in shards {
             let Some(range) = scan.keys.intersect(&shard.range) else { continue };
             let left = limits.page_rows_max.saturating_sub(page.rows.len());
@@ -293,7 +293,7 @@ struct PageBuilder {
 }
 
 impl PageBuilder {
-    fn new(_: TableId, remaining: u32) -> Self {
+    fn new(remaining: u32) -> Self {
         Self { rows: Vec::new(), bytes: 0, remaining, next: None, served: None, receipt: Receipt::default() }
     }
 

@@ -14,6 +14,7 @@ use crate::sequencer::{Closed, Sequencer};
 use meridian_clock::{Clock, Mono};
 use meridian_proto::internal::v1 as pb;
 use meridian_types::{KeySpan, LeaderId, NodeId, ShardId, Timestamp};
+use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::ClientWriteError;
 use openraft::raft::ClientWriteResult;
 use prost::Message;
@@ -120,10 +121,10 @@ impl Leadership {
         })
     }
 
-    /// The effective membership, as openraft last published it.
+    /// What is left of the lease, by the effective membership as openraft last published it; `None`: it is not valid.
     pub(crate) fn lease_left(&self) -> Option<Duration> {
         let metrics = self.parts.raft.server_metrics();
-        let metrics = openraft::async_runtime::watch::WatchReceiver::borrow_watched(&metrics).clone();
+        let metrics = metrics.borrow_watched();
         if metrics.vote.leader_id != self.leader || !metrics.vote.committed {
             return None;
         }
@@ -134,7 +135,7 @@ impl Leadership {
     /// Whether a quorum acknowledged a message of this leadership that was sent at or after `since`.
     fn acked_since(&self, since: Moment) -> bool {
         let metrics = self.parts.raft.server_metrics();
-        let metrics = openraft::async_runtime::watch::WatchReceiver::borrow_watched(&metrics).clone();
+        let metrics = metrics.borrow_watched();
         let membership = metrics.membership_config.membership();
         let now = Moment::now(&self.parts.clock);
         metrics.vote.leader_id == self.leader

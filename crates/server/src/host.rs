@@ -28,17 +28,15 @@ const SCOPE: &str = "scope";
 pub(crate) struct Host {
     ctx: Context,
     max_offset: Duration,
-    /// Shards that this node should no longer have, since the last look.
-    doomed: BTreeSet<ShardId>,
 }
 
 impl Host {
     pub(crate) fn new(ctx: Context, max_offset: Duration) -> Self {
-        Self { ctx, max_offset, doomed: BTreeSet::new() }
+        Self { ctx, max_offset }
     }
 
     /// Follows the catalog until the future is dropped.
-    pub(crate) async fn run(mut self) {
+    pub(crate) async fn run(self) {
         let mut views = self.ctx.catalog.subscribe();
         loop {
             let view = views.borrow_and_update().clone();
@@ -48,7 +46,7 @@ impl Host {
         }
     }
 
-    async fn reconcile(&mut self, view: &CatalogView) {
+    async fn reconcile(&self, view: &CatalogView) {
         for node in view.nodes() {
             let node = &node.record;
             let address = PeerAddress { region: node.region.clone(), address: node.grpc_address.clone() };
@@ -100,16 +98,16 @@ impl Host {
         Ok(())
     }
 
-    async fn remove_dropped(&mut self, view: &CatalogView) {
+    async fn remove_dropped(&self, view: &CatalogView) {
         let gone = |id: &ShardId| *id != ShardId::CATALOG && view.shard(*id).is_none();
         let open: BTreeSet<ShardId> = self.ctx.replicas.all().iter().map(|r| r.shard()).filter(gone).collect();
         let stored = self.ctx.store.raft.shards().unwrap_or_default().into_iter().filter(gone);
-        self.doomed = open.into_iter().chain(stored).collect();
-        if self.doomed.is_empty() || !catalog_is_current(&self.ctx).await {
+        let doomed: BTreeSet<ShardId> = open.into_iter().chain(stored).collect();
+        if doomed.is_empty() || !catalog_is_current(&self.ctx).await {
             return;
         }
         let view = self.ctx.catalog.view();
-        for shard in std::mem::take(&mut self.doomed) {
+        for shard in doomed {
             if view.shard(shard).is_none() {
                 self.remove(shard).await;
             }
