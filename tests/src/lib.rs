@@ -19,6 +19,7 @@ mod register;
 mod sample;
 mod search;
 pub mod sessions;
+pub mod sim;
 pub mod snapshots;
 pub mod staleness;
 mod violation;

@@ -1,0 +1,178 @@
+//! Known-wrong behaviours: each breaks one rule on purpose, so that a suite can show that some check notices.
+//!
+//! A switch stands at the place in the code whose rule it breaks, as `if sabotaged(Sabotage::X)`. Outside the tests'
+//! builds [`sabotaged`] is a constant `false`. Real processes built for tests read their switches from the
+//! environment variable `MERIDIAN_SABOTAGE` (names separated by commas).
+
+macro_rules! sabotages {
+    ($($(#[doc = $doc:expr])+ $name:ident $rule:literal,)+) => {
+        /// A known-wrong behaviour.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Sabotage {
+            $($(#[doc = $doc])+ $name,)+
+        }
+
+        impl Sabotage {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)+];
+
+            /// Its name, as the command line and the environment have it.
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$name => stringify!($name),)+ }
+            }
+
+            /// The rules that it breaks, by their numbers in the design's invariants.
+            pub fn rules(self) -> &'static str {
+                match self { $(Self::$name => $rule,)+ }
+            }
+
+            /// What it does, in one line.
+            pub fn what(self) -> &'static str {
+                match self { $(Self::$name => concat!($($doc,)+).trim_ascii(),)+ }
+            }
+
+            /// The one with this name.
+            pub fn from_name(name: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|s| s.name() == name)
+            }
+        }
+    };
+}
+
+sabotages! {
+    /// The gateway answers without waiting until the revealed timestamps are past.
+    SkipCommitWait "W1",
+    /// A tombstone does not count among what a read reveals.
+    RevealTombstone "W1",
+    /// A node whose clock is unsafe releases commit waits all the same.
+    UnsafeClockReleases "W3",
+    /// A new leader's first stamps do not exceed those in its log.
+    StampBelowLog "S2",
+    /// The clock is read when a batch begins, before its last request was taken from the queue.
+    StampBeforeQueue "S2",
+    /// The state machine applies entries whose stamp is not above the last one. Only shows with a wrong stamp.
+    IgnoreApplyGuard "S5",
+    /// Entries are proposed without the fence to the leader id.
+    ProposeUnfenced "S1",
+    /// The leader closes `latest` instead of `earliest`.
+    CloseWithLatest "C1",
+    /// The leader closes before its barrier is applied.
+    CloseBeforeBarrier "C3, S4",
+    /// A closed timestamp travels without its position.
+    ForgetPosition "C2",
+    /// The leader closes without a proof that it still leads.
+    CloseWithoutProof "C1",
+    /// A lease counts for ever once it was obtained.
+    ExpiredLease "R2, R6",
+    /// The lease is checked before the data is read, and not afterwards.
+    EarlyLeaseCheck "R6",
+    /// An answer is credited with the instant at which it arrived.
+    CreditOnArrival "R1",
+    /// A restarted voter votes and stands for election at once.
+    ForgetPromise "R3",
+    /// A leader that transfers its leadership keeps its lease, and serves reads by it.
+    LeaseDuringTransfer "R4",
+    /// Credits are kept by term, not by leader id.
+    CreditsByTerm "Z0",
+    /// A learner's answers count towards the quorum that proves leadership.
+    CountLearners "R1, O2",
+    /// Reads are served before the barrier is applied.
+    ReadBeforeBarrier "I1, S4",
+    /// Linearizable reads do not wait for entries in flight on their keys.
+    SkipInFlightWait "I1",
+    /// An entry is no longer in flight when its request is gone.
+    DropInFlight "I2",
+    /// Two keys touch only if they are written: ranges are forgotten.
+    ForgetRanges "I3",
+    /// A leader's snapshot read does not wait for entries in flight at or below its timestamp.
+    SkipSnapshotWait "N2",
+    /// A follower answers a snapshot read above its safe time.
+    ReadAboveSafeTime "C5",
+    /// A bounded read does not look at its bound.
+    IgnoreBound "C7",
+    /// A causal read does not look at its token.
+    IgnoreToken "G7",
+    /// Timestamps from any future are accepted.
+    AcceptFuture "S6, N4",
+    /// An append is acknowledged before it is synced.
+    AcknowledgeUnsynced "G1",
+    /// A vote is answered before it is synced.
+    VoteUnsynced "G1",
+    /// An entry is applied before this node's own log has it synced.
+    ApplyUnsynced "D1",
+    /// A flush that has not happened counts as durable, so that the log is purged too early.
+    PurgeUnflushed "D1",
+    /// A restarted leader resumes leading.
+    RestoreLeader "openraft section 3",
+    /// The request ledger is not consulted.
+    IgnoreLedger "X1, X2",
+    /// A new leader does not know the ledger of the one before.
+    LoseLedger "X1, X3",
+    /// Refused preconditions are not recorded.
+    ForgetRefusals "X2",
+    /// Every attempt of a gateway carries an id of its own.
+    NewIdPerAttempt "X1",
+    /// A timeout is reported as "not applied".
+    DenyUnknown "X4",
+    /// Applying looks at the node's own clock.
+    ApplyReadsClock "O5, A1",
+    /// A replica removes old versions by itself.
+    CollectLocally "A2",
+    /// A snapshot goes without the request ledger.
+    SnapshotWithoutLedger "D3",
+    /// A snapshot goes without the shard's last timestamp.
+    SnapshotWithoutStamp "D3",
+    /// An entry's outcomes are sent before its effects can be read.
+    ReplyBeforeVisible "section 1 of openraft, apply",
+}
+
+/// Whether this behaviour is switched on. Always false outside tests.
+#[inline]
+pub fn sabotaged(sabotage: Sabotage) -> bool {
+    #[cfg(feature = "simulation")]
+    return switches::is_on(sabotage);
+    #[cfg(not(feature = "simulation"))]
+    {
+        let _ = sabotage;
+        false
+    }
+}
+
+#[cfg(feature = "simulation")]
+pub use switches::set as set_sabotages;
+
+#[cfg(feature = "simulation")]
+mod switches {
+    use super::Sabotage;
+    use std::cell::Cell;
+    use std::sync::OnceLock;
+
+    const _: () = assert!(Sabotage::ALL.len() <= 64, "switches are bits of a word");
+
+    thread_local! {
+        static HERE: Cell<Option<u64>> = const { Cell::new(None) };
+    }
+
+    fn bits(of: &[Sabotage]) -> u64 {
+        of.iter().fold(0, |bits, s| bits | (1 << *s as u32))
+    }
+
+    /// What the environment asks for, for processes that no simulation runs in.
+    fn environment() -> u64 {
+        static ENVIRONMENT: OnceLock<u64> = OnceLock::new();
+        *ENVIRONMENT.get_or_init(|| {
+            let names = std::env::var("MERIDIAN_SABOTAGE").unwrap_or_default();
+            bits(&names.split(',').filter_map(Sabotage::from_name).collect::<Vec<_>>())
+        })
+    }
+
+    pub(super) fn is_on(sabotage: Sabotage) -> bool {
+        let here = HERE.try_with(Cell::get).ok().flatten();
+        here.unwrap_or_else(environment) & (1 << sabotage as u32) != 0
+    }
+
+    /// Switches on exactly these, for this thread.
+    pub fn set(on: &[Sabotage]) {
+        HERE.set(Some(bits(on)));
+    }
+}

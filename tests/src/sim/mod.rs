@@ -1,0 +1,4 @@
+//! Deterministic simulation: whole clusters in one thread, from one seed.
+
+pub mod invariant;
+pub mod invariants;
