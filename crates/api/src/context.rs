@@ -3,6 +3,7 @@
 use meridian_catalog::Catalog;
 use meridian_clock::{Clock, Mono};
 use meridian_consensus::{Gossip, Peers, Replicas};
+use meridian_probe::machine;
 use meridian_proto::internal::v1 as internal;
 use meridian_storage::Store;
 use meridian_types::{Limits, NodeId, RegionId, RequestId, ShardId, Timestamp, ZoneId};
@@ -87,7 +88,7 @@ impl std::ops::Deref for Context {
 impl Context {
     /// A node's context.
     pub fn new(parts: Parts) -> Self {
-        Self { inner: Arc::new(Inner { parts, client: rand::random(), sequence: AtomicU64::new(0) }) }
+        Self { inner: Arc::new(Inner { parts, client: machine::random(), sequence: AtomicU64::new(0) }) }
     }
 
     /// An id for a request that came without one: it makes the gateway's own retries exactly once.

@@ -18,6 +18,7 @@ use meridian_consensus::peers::{Class, MESSAGE_BYTES_MAX};
 use meridian_proto::internal::v1 as internal;
 use meridian_proto::internal::v1::peer_client::PeerClient;
 use meridian_proto::internal::v1::{mutate_reply, read_reply};
+use meridian_transport::Channel;
 use meridian_txn::{Committed, Page, ReadPlan, plan_span, verdict};
 use meridian_types::{
     CausalityToken, Consistency, Error, Fate, NodeId, Reason, Receipt, RegionId, ShardId, TableId, Timestamp,
@@ -25,7 +26,6 @@ use meridian_types::{
 use meridian_wire::header::Served;
 use std::collections::BTreeSet;
 use std::time::Duration;
-use tonic::transport::Channel;
 
 /// Pause between attempts while a shard has no leader that is known.
 const RETRY_PAUSE: Duration = Duration::from_millis(25);

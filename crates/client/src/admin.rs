@@ -9,8 +9,8 @@ use bytes::Bytes;
 use meridian_proto::v1::cluster_client::ClusterClient;
 use meridian_proto::v1::tables_client::TablesClient;
 use meridian_proto::v1::{self as pb};
+use meridian_transport::Channel;
 use meridian_types::{Error as Cause, NodeId, Placement, Reason, ShardId};
-use tonic::transport::Channel;
 
 impl Client {
     /// Creates a table, split into shards at `split_keys` (sorted, distinct); returns when its shards have leaders.

@@ -3,12 +3,12 @@
 use crate::attempts::{Attempts, Operation};
 use crate::gateways::Gateways;
 use crate::{ClientConfig, Error, Session};
+use meridian_transport::{Channel, Connect, Tcp};
 use meridian_types::{Error as Cause, Reason, RegionId};
 use meridian_wire::status::{Effect, from_status, is_answer};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
-use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status};
 
 /// Largest reply that is accepted, in bytes: well above a full page of a scan with its row headers.
@@ -28,7 +28,12 @@ impl Client {
     /// Errors: [`Reason::BadRequest`] when an address is malformed, [`Reason::NoQuorum`] when no gateway answers
     /// within `connect_timeout`.
     pub async fn connect(config: ClientConfig) -> Result<Self, Error> {
-        let gateways = Gateways::connect(&config).await?;
+        Self::connect_by(config, &Tcp).await
+    }
+
+    /// The same over connections of another kind than TCP: for tests on a simulated network.
+    pub async fn connect_by(config: ClientConfig, connect: &dyn Connect) -> Result<Self, Error> {
+        let gateways = Gateways::connect(&config, connect).await?;
         Ok(Self { config: Arc::new(config), gateways })
     }
 

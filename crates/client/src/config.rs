@@ -1,6 +1,7 @@
 //! What a client is told: gateways, its own region, time limits.
 
 use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
+use meridian_probe::machine;
 use meridian_types::RegionId;
 use std::time::Duration;
 
@@ -63,6 +64,7 @@ impl RetryPolicy {
             .with_max_delay(self.backoff_max)
             .with_max_times(usize::try_from(self.attempts_max.saturating_sub(1)).unwrap_or(usize::MAX))
             .with_jitter()
+            .with_jitter_seed(machine::random())
             .build()
     }
 }

@@ -10,14 +10,16 @@ use backon::{BackoffBuilder as _, ExponentialBuilder};
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use meridian_clock::Mono;
+use meridian_probe::machine;
 use meridian_proto::v1::GetStatusRequest;
 use meridian_proto::v1::cluster_client::ClusterClient;
+use meridian_transport::{Channel, Connect};
 use meridian_types::{Reason, RegionId};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::time::{Instant, timeout, timeout_at};
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Endpoint;
 
 /// HTTP/2 windows: the bandwidth-delay product of 1 Gbit/s over 250 ms, rounded up; a smaller window would make a
 /// long scan wait for round trips.
@@ -57,13 +59,13 @@ impl Gateways {
     /// Asks all gateways at once and orders them.
     ///
     /// Errors: [`Reason::BadRequest`] for an address that is none, [`Reason::NoQuorum`] when no gateway answers.
-    pub(crate) async fn connect(config: &ClientConfig) -> Result<Arc<Self>, Error> {
+    pub(crate) async fn connect(config: &ClientConfig, connect: &dyn Connect) -> Result<Arc<Self>, Error> {
         if config.gateways.is_empty() {
             return Err(Error::unsent(Reason::BadRequest, "no gateway was given; name at least one node's address"));
         }
         let mut peers = Vec::with_capacity(config.gateways.len());
         for gateway in &config.gateways {
-            peers.push(Peer::new(gateway, config.connect_timeout)?);
+            peers.push(Peer::new(gateway, config.connect_timeout, connect)?);
         }
         let answers = probe_all(&peers, config).await;
         if answers.is_empty() {
@@ -125,7 +127,7 @@ impl Gateways {
 }
 
 impl Peer {
-    fn new(gateway: &Gateway, connect_timeout: Duration) -> Result<Self, Error> {
+    fn new(gateway: &Gateway, connect_timeout: Duration, connect: &dyn Connect) -> Result<Self, Error> {
         let endpoint = Endpoint::from_shared(format!("http://{}", gateway.address))
             .map_err(|e| {
                 let message = format!("`{}` is not a gateway address ({e}); write host:port", gateway.address);
@@ -141,7 +143,7 @@ impl Peer {
         Ok(Self {
             address: gateway.address.clone(),
             region: gateway.region.clone(),
-            channel: endpoint.connect_lazy(),
+            channel: connect.connect(&endpoint),
             down: AtomicBool::new(false),
         })
     }
@@ -197,8 +199,8 @@ fn rank(count: usize, answers: &[Probed], home: Option<&RegionId>) -> Vec<usize>
 
 /// Asks a gateway that is down until it answers or the client is gone.
 async fn revive(gateways: Weak<Gateways>, index: usize) {
-    let pauses =
-        ExponentialBuilder::new().with_min_delay(REVIVAL_PAUSE_MIN).with_max_delay(REVIVAL_PAUSE_MAX).with_jitter();
+    let pauses = ExponentialBuilder::new().with_min_delay(REVIVAL_PAUSE_MIN).with_max_delay(REVIVAL_PAUSE_MAX);
+    let pauses = pauses.with_jitter().with_jitter_seed(machine::random());
     for pause in pauses.without_max_times().build() {
         tokio::time::sleep(pause).await;
         let Some(gateways) = gateways.upgrade() else { return };
@@ -214,6 +216,7 @@ async fn revive(gateways: Weak<Gateways>, index: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use meridian_transport::Tcp;
 
     fn answer(index: usize, region: &str, rtt_ms: u64) -> Probed {
         Probed { index, region: Some(region.into()), rtt: Duration::from_millis(rtt_ms) }
@@ -227,7 +230,7 @@ mod tests {
     }
 
     fn unconnected(count: usize) -> Gateways {
-        let peer = |i| Peer::new(&Gateway::new(format!("127.0.0.1:{}", 1 + i)), Duration::from_secs(1)).unwrap();
+        let peer = |i| Peer::new(&Gateway::new(format!("127.0.0.1:{}", 1 + i)), Duration::from_secs(1), &Tcp).unwrap();
         Gateways { ranked: (0..count).map(peer).collect(), probe_timeout: Duration::from_secs(1) }
     }
 
@@ -243,6 +246,6 @@ mod tests {
 
     #[tokio::test]
     async fn an_address_must_be_one() {
-        assert!(Peer::new(&Gateway::new("no address"), Duration::from_secs(1)).is_err());
+        assert!(Peer::new(&Gateway::new("no address"), Duration::from_secs(1), &Tcp).is_err());
     }
 }

@@ -5,13 +5,14 @@ use crate::client::REPLY_BYTES_MAX;
 use crate::{Client, Error, Reply, Row, Scan, ScanOptions, Transaction};
 use bytes::Bytes;
 use meridian_clock::{FixedSource, TimeSource as _};
+use meridian_probe::machine;
 use meridian_proto::v1::kv_client::KvClient;
 use meridian_proto::v1::{self as pb};
+use meridian_transport::Channel;
 use meridian_types::{CausalityToken, Consistency, Error as Cause, Fate, Reason, RequestId, Timestamp};
 use meridian_wire::header::{Served, decode_reply, encode_request};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tonic::transport::Channel;
 
 /// Reads and writes, with a causality token that takes in every reply. Methods take `&self`: a session may be used
 /// by several tasks at once; each of them then reads what any of them has seen.
@@ -28,7 +29,7 @@ pub struct Session {
 
 impl Session {
     pub(crate) fn new(client: Client) -> Self {
-        let (id, sequence, seen) = (rand::random(), AtomicU64::new(0), AtomicU64::new(0));
+        let (id, sequence, seen) = (machine::random(), AtomicU64::new(0), AtomicU64::new(0));
         Self { client, id, sequence, seen, receipts: false }
     }
 

@@ -1,5 +1,6 @@
 //! A monotonic clock for durations, leases and deadlines.
 
+use meridian_probe::machine;
 use rustix::time::{ClockId, clock_gettime};
 use std::fmt;
 use std::time::Duration;
@@ -14,6 +15,9 @@ pub struct Mono(pub u64);
 impl Mono {
     /// This instant.
     pub fn now() -> Self {
+        if let Some(simulated) = machine::mono_ns() {
+            return Self(simulated);
+        }
         #[cfg(target_os = "linux")]
         let id = ClockId::Boottime;
         #[cfg(not(target_os = "linux"))]

@@ -1,6 +1,7 @@
 //! Where time comes from.
 
 use crate::ClockError;
+use meridian_probe::machine;
 use meridian_types::{Interval, Timestamp};
 use std::fmt::Debug;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -40,6 +41,9 @@ impl TimeSource for FixedSource {
 
 /// The wall clock.
 pub(crate) fn wall() -> Result<Timestamp, ClockError> {
+    if let Some(simulated) = machine::true_ns() {
+        return Ok(Timestamp(simulated));
+    }
     #[expect(clippy::disallowed_methods, reason = "this crate is where time comes from")]
     let now = SystemTime::now();
     let since = now.duration_since(UNIX_EPOCH).map_err(|_| ClockError::BeforeEpoch)?;

@@ -6,6 +6,7 @@
 //! Late by what it takes to wake two threads, typically 0.05 to 0.1 ms. Never early.
 
 use crate::Mono;
+use meridian_probe::machine;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
@@ -24,7 +25,7 @@ const TIMER_SLACK_NS: std::num::NonZeroU64 = std::num::NonZeroU64::MIN;
 
 /// Returns at `deadline`, never before.
 pub fn sleep_until(deadline: Mono) -> Sleep {
-    Sleep { deadline, registered: None }
+    Sleep { deadline, registered: None, simulated: None }
 }
 
 /// Returns after `duration`, never before.
@@ -38,12 +39,29 @@ pub fn sleep(duration: Duration) -> Sleep {
 pub struct Sleep {
     deadline: Mono,
     registered: Option<(u64, Waker)>,
+    /// On a simulated machine, which has no threads: its runtime's timer.
+    simulated: Option<Pin<Box<tokio::time::Sleep>>>,
 }
 
 impl Sleep {
     /// When it returns.
     pub fn deadline(&self) -> Mono {
         self.deadline
+    }
+
+    fn poll_simulated(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let left = self.deadline.since(Mono::now());
+            if left.is_zero() {
+                return Poll::Ready(());
+            }
+            let timer = self.simulated.get_or_insert_with(|| Box::pin(tokio::time::sleep(left)));
+            if timer.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            // The two clocks of a machine need not run at the same rate.
+            self.simulated = None;
+        }
     }
 
     fn unregister(&mut self) {
@@ -60,6 +78,9 @@ impl Future for Sleep {
         if Mono::now() >= self.deadline {
             self.unregister();
             return Poll::Ready(());
+        }
+        if machine::is_simulated() {
+            return self.poll_simulated(cx);
         }
         // If the deadline passes right here, the thread finds the entry overdue and wakes the task at once.
         if self.registered.as_ref().is_none_or(|(_, waker)| !waker.will_wake(cx.waker())) {

@@ -16,7 +16,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-/// Time between two messages: the part of staleness that is not the speed of light.
+/// Usual time between two messages: the part of staleness that is not the speed of light.
 pub const PUBLISH_INTERVAL: Duration = Duration::from_millis(20);
 /// Time between looks at the list of nodes, and pause before a broken stream is opened again.
 const PEERS_INTERVAL: Duration = Duration::from_millis(250);
@@ -35,6 +35,7 @@ struct Inner {
     replicas: Replicas,
     peers: Peers,
     clock: Clock,
+    interval: Duration,
     state: Mutex<BTreeMap<NodeId, Peer>>,
     clocks: Mutex<PeerClocks>,
 }
@@ -46,10 +47,10 @@ pub struct Gossip {
 }
 
 impl Gossip {
-    /// For this node's replicas.
-    pub fn new(replicas: Replicas, peers: Peers, clock: Clock) -> Self {
-        let inner =
-            Inner { replicas, peers, clock, state: Mutex::default(), clocks: Mutex::new(PeerClocks::default()) };
+    /// For this node's replicas; publishes at every `interval`.
+    pub fn new(replicas: Replicas, peers: Peers, clock: Clock, interval: Duration) -> Self {
+        let (state, clocks) = (Mutex::default(), Mutex::new(PeerClocks::default()));
+        let inner = Inner { replicas, peers, clock, interval, state, clocks };
         Self { inner: Arc::new(inner) }
     }
 
@@ -67,12 +68,13 @@ impl Gossip {
         let (tx, rx) = watch::channel(Arc::new(Vec::new()));
         let mut streams: BTreeMap<NodeId, tokio::task::AbortHandle> = BTreeMap::new();
         let mut tasks = JoinSet::new();
-        let mut publish = tokio::time::interval(PUBLISH_INTERVAL);
+        let mut publish = tokio::time::interval(self.inner.interval);
         publish.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut look = tokio::time::interval(PEERS_INTERVAL);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
+                biased;
                 _ = publish.tick() => { tx.send_replace(Arc::new(self.close_all())); }
                 _ = look.tick() => {
                     let others = self.inner.peers.others();
@@ -143,6 +145,7 @@ impl Gossip {
             Ok(())
         };
         tokio::select! {
+            biased;
             () = sender => Ok(()),
             ended = receiver => ended,
         }

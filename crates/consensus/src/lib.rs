@@ -27,6 +27,7 @@ pub mod peers;
 mod raft_types;
 pub mod replica;
 pub mod replicas;
+mod runtime;
 pub mod safe_time;
 pub mod sequencer;
 pub mod service;

@@ -17,6 +17,7 @@ use futures::{Stream, StreamExt};
 use meridian_clock::{Clock, Mono};
 use meridian_proto::internal::v1 as pb;
 use meridian_proto::internal::v1::raft_client::RaftClient;
+use meridian_transport::Channel;
 use meridian_types::{LeaderId, NodeId, ShardId};
 use openraft::OptionalSend;
 use openraft::base::BoxFuture;
@@ -37,7 +38,6 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
-use tonic::transport::Channel;
 
 /// A stream whose oldest request is unanswered for this long is given up.
 const STALL_LIMIT: Duration = Duration::from_secs(2);
@@ -324,6 +324,7 @@ impl NetSnapshot<Raftish> for PeerLink {
     ) -> Result<SnapshotResponse<Raftish>, StreamingError<Raftish>> {
         let send = self.send_snapshot(vote, snapshot);
         tokio::select! {
+            biased;
             reply = send => reply.map_err(|e| StreamingError::Unreachable(Unreachable::from_string(e))),
             closed = cancel => Err(StreamingError::Closed(closed)),
         }

@@ -3,11 +3,12 @@
 //! Each class of traffic has a connection of its own, so that a snapshot never delays a heartbeat. Connections
 //! are made on first use and kept; HTTP/2 windows are sized for the bandwidth-delay product of a wide area.
 
+use meridian_transport::{Channel, Connect};
 use meridian_types::{NodeId, RegionId};
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Endpoint;
 
 /// HTTP/2 window of a connection: 64 MiB are 300 MB/s at 200 ms.
 pub const CONNECTION_WINDOW: u32 = 64 << 20;
@@ -72,13 +73,14 @@ struct Inner {
     me: NodeId,
     /// Advertised address -> where to dial it from here (address translation, private links, emulated networks).
     dial_via: BTreeMap<String, String>,
+    connect: Arc<dyn Connect>,
     known: RwLock<BTreeMap<NodeId, Known>>,
 }
 
 impl Peers {
     /// An empty book of node `me`.
-    pub fn new(me: NodeId, dial_via: BTreeMap<String, String>) -> Self {
-        Self { inner: Arc::new(Inner { me, dial_via, known: RwLock::new(BTreeMap::new()) }) }
+    pub fn new(me: NodeId, dial_via: BTreeMap<String, String>, connect: Arc<dyn Connect>) -> Self {
+        Self { inner: Arc::new(Inner { me, dial_via, connect, known: RwLock::new(BTreeMap::new()) }) }
     }
 
     /// This node.
@@ -89,6 +91,11 @@ impl Peers {
     /// Where to dial an advertised address from here.
     pub fn dial_address(&self, advertised: &str) -> String {
         self.inner.dial_via.get(advertised).cloned().unwrap_or_else(|| advertised.to_owned())
+    }
+
+    /// A connection to an address whose node is not known yet.
+    pub fn dial(&self, advertised: &str) -> Result<Channel, tonic::transport::Error> {
+        Ok(self.inner.connect.connect(&endpoint(&self.dial_address(advertised))?))
     }
 
     /// Learns where a node is. A changed address drops the connections to the old one.
@@ -135,7 +142,7 @@ impl Peers {
         }
         let address = self.dial_address(&known.peer.address);
         let endpoint = endpoint(&address).map_err(|_| NoPeer::BadAddress { node, address })?;
-        let channel = endpoint.connect_lazy();
+        let channel = self.inner.connect.connect(&endpoint);
         known.channels.insert(class, channel.clone());
         Ok(channel)
     }

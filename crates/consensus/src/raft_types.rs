@@ -29,7 +29,7 @@ impl openraft::RaftTypeConfig for Raftish {
         = openraft::impls::InlineBatch<T>
     where
         T: Send + 'static;
-    type AsyncRuntime = openraft::TokioRuntime;
+    type AsyncRuntime = crate::runtime::MachineRuntime;
     type ErrorSource = openraft::impls::BoxedErrorSource;
 }
 

@@ -317,6 +317,23 @@ impl Replica {
         Ok(added)
     }
 
+    /// At the leader: makes these the group's voters; who no longer is one becomes a learner. Every new voter must be
+    /// a learner already. Two commits: of the joint membership, then of the new one.
+    pub async fn change_voters(&self, voters: BTreeSet<NodeId>) -> Result<(), ConsensusError> {
+        let voters: BTreeSet<u64> = voters.into_iter().map(|v| v.0).collect();
+        self.raft.change_membership(voters, true).await.map(|_| ()).map_err(stopped)
+    }
+
+    /// Flushes what is applied, then gives up the log below it, so that whoever lags behind that needs a snapshot.
+    pub async fn compact(&self) -> Result<(), ConsensusError> {
+        let applied = self.applied_index();
+        self.raft.trigger().snapshot().await.map_err(stopped)?;
+        let wait = self.raft.wait(Some(self.timing.promise() * 2));
+        let reached = |m: &openraft::RaftMetrics<Raftish>| m.snapshot.as_ref().is_some_and(|s| s.index >= applied);
+        wait.metrics(reached, "a snapshot of what was applied").await.map_err(stopped)?;
+        self.raft.trigger().purge_log(applied).await.map_err(stopped)
+    }
+
     /// Stops taking part. The data stays.
     pub async fn stop(&self) {
         let tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));

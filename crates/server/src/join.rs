@@ -4,7 +4,6 @@ use crate::node::StartError;
 use meridian_api::Context;
 use meridian_catalog::timing_from_proto;
 use meridian_consensus::Peers;
-use meridian_consensus::peers::endpoint;
 use meridian_proto::internal::v1 as pb;
 use meridian_proto::internal::v1::join_reply;
 use meridian_proto::internal::v1::peer_client::PeerClient;
@@ -27,8 +26,8 @@ pub(crate) struct Joined {
 
 /// Asks one node to register this one.
 async fn ask(peers: &Peers, seed: &str, request: &pb::JoinRequest) -> Result<Joined, String> {
-    let endpoint = endpoint(&peers.dial_address(seed)).map_err(|e| format!("{seed} is no address: {e}"))?;
-    let mut client = PeerClient::new(endpoint.connect_lazy());
+    let channel = peers.dial(seed).map_err(|e| format!("{seed} is no address: {e}"))?;
+    let mut client = PeerClient::new(channel);
     let call = tokio::time::timeout(JOIN_TIMEOUT, client.join(request.clone())).await;
     let reply = call.map_err(|_| format!("{seed} did not answer"))?.map_err(|e| format!("{seed}: {}", e.message()))?;
     match reply.into_inner().result {

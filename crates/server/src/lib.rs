@@ -3,6 +3,7 @@
 //! This crate alone knows how the parts of a node fit together, and how nodes become a cluster.
 
 mod balance;
+mod boot;
 pub mod bootstrap;
 pub mod cluster_file;
 pub mod config;
@@ -18,6 +19,7 @@ mod node;
 mod ports;
 pub mod processes;
 
+pub use boot::{Booted, Environment, boot, wait_ready};
 pub use emulation::{Emulation, EmulationError};
 pub use files::FileError;
 pub use node::{Listeners, RunningNode, StartError, start};

@@ -1,0 +1,337 @@
+//! What a seed decides: the cluster, its distances, clocks and disks, the load, and which faults come when.
+
+use meridian_types::NodeId;
+use rand::seq::{IndexedRandom as _, SliceRandom as _};
+use rand::{RngExt as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
+use std::time::Duration;
+
+/// The regions that a cluster may have.
+pub(crate) const REGIONS: [&str; 5] = ["us", "eu", "ap", "sa", "af"];
+
+/// One thing that is done to the cluster.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Action {
+    /// The process is killed, or its machine loses its power.
+    Down { node: NodeId, power: bool },
+    /// It is started again.
+    Up { node: NodeId },
+    /// The machine stands still.
+    Suspend { node: NodeId },
+    /// It goes on; its timers know how much time has passed, or not.
+    Resume { node: NodeId, catch_up: bool },
+    /// Nothing passes from one node to another.
+    Cut { from: NodeId, to: NodeId },
+    /// It passes again.
+    Heal { from: NodeId, to: NodeId },
+    /// The clients of the node's region cannot reach it, or can again.
+    CutClients { node: NodeId, cut: bool },
+    /// The way between two nodes takes longer by a factor of `times`.
+    Slow { a: NodeId, b: NodeId, times: u32 },
+    /// Packets of a thousand that are lost, and requests that are doubled, everywhere.
+    Weather { lost: u32, doubled: u32 },
+    /// The clock moves.
+    Jump { node: NodeId, by_ns: i64, within_bound: bool },
+    /// The clock runs at another rate.
+    Drift { node: NodeId, ppm: i32 },
+    /// The leader of a shard (by its rank among the shards) is asked to hand over to a voter (by its rank).
+    Transfer { shard: usize, to: usize },
+    /// The leader of a shard changes its voters: one voter becomes a learner, a learner or the former voter a voter.
+    Reconfigure { shard: usize, pick: usize },
+    /// Syncs of the node's disk do not end, or do again.
+    Stall { node: NodeId, stalled: bool },
+    /// The node's next sync fails.
+    FailSync { node: NodeId },
+    /// The node's state is flushed and its log cut short, so that whoever lags needs a snapshot.
+    Compact { node: NodeId },
+}
+
+/// A node's clock.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ClockPlan {
+    pub(crate) bound: Duration,
+    pub(crate) offset_ns: i64,
+    pub(crate) drift_ppm: f64,
+    /// How much the monotonic clock is off its rate.
+    pub(crate) rate_ppm: i64,
+}
+
+/// One table.
+#[derive(Clone, Debug)]
+pub(crate) struct TablePlan {
+    pub(crate) name: &'static str,
+    pub(crate) placement: String,
+    pub(crate) split: bool,
+}
+
+/// Everything that a seed decides.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) seed: u64,
+    /// The region of each node, node 1 first.
+    pub(crate) nodes: Vec<&'static str>,
+    /// Voters of shard 0.
+    pub(crate) catalog_voters: Vec<NodeId>,
+    /// One-way delays between the first, second, ... regions, by pair.
+    pub(crate) delays: Vec<((usize, usize), Duration)>,
+    pub(crate) jitter: Duration,
+    pub(crate) clocks: Vec<ClockPlan>,
+    pub(crate) sync_max: Duration,
+    pub(crate) publish_interval: Duration,
+    pub(crate) tables: Vec<TablePlan>,
+    pub(crate) keys: u64,
+    /// Client processes in each region.
+    pub(crate) processes: u64,
+    /// Mean pause between two operations of a process.
+    pub(crate) think: Duration,
+    /// When faults come, from the start of the load, in order of time.
+    pub(crate) faults: Vec<(Duration, Action)>,
+    /// How long faults come.
+    pub(crate) stormy: Duration,
+    /// Which kinds of faults, for reports.
+    pub(crate) kinds: Vec<&'static str>,
+    /// Whether a clock leaves its bound.
+    pub(crate) clocks_break: bool,
+}
+
+/// Kinds of faults; a seed takes some of them.
+const KINDS: [&str; 13] = [
+    "kill", "power", "pause", "partition", "one-way", "flap", "slow", "weather", "clock", "transfer", "reconfigure",
+    "disk", "compact",
+];
+
+/// What a run may be limited to.
+#[derive(Clone, Debug, Default)]
+pub struct Wish {
+    /// Only these kinds of faults, instead of a random choice.
+    pub kinds: Option<Vec<String>>,
+    /// Clocks may leave their bounds.
+    pub break_clocks: Option<bool>,
+}
+
+impl Wish {
+    /// The kinds of faults there are.
+    pub fn kinds() -> &'static [&'static str] {
+        &KINDS
+    }
+}
+
+impl Plan {
+    pub(crate) fn new(seed: u64, wish: &Wish) -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let regions = if rng.random_ratio(1, 4) { rng.random_range(3..=5) } else { 3 };
+        let count = *[3, 3, 3, 3, 3, 4, 5, 5, 6, 7].choose(&mut rng).unwrap_or(&3);
+        let count = count.max(regions);
+        let nodes: Vec<&'static str> = (0..count).map(|i| REGIONS[i % regions]).collect();
+        let voters = if regions >= 5 && rng.random() { 5 } else { 3 };
+        let catalog_voters = (1..=voters).map(NodeId).collect();
+        let far = *[6, 12, 25].choose(&mut rng).unwrap_or(&12);
+        let mut delays = Vec::new();
+        for a in 0..regions {
+            for b in a..regions {
+                let ms = if a == b { 1 } else { rng.random_range(2..=far) };
+                delays.push(((a, b), Duration::from_millis(ms)));
+            }
+        }
+        let clocks_break = wish.break_clocks.unwrap_or_else(|| rng.random_ratio(1, 8));
+        let clocks = (0..count).map(|_| clock(&mut rng)).collect();
+        let stormy = Duration::from_millis(rng.random_range(6_000..14_000));
+        let kinds: Vec<&'static str> = match &wish.kinds {
+            Some(only) => KINDS.into_iter().filter(|k| only.iter().any(|o| o == k)).collect(),
+            None => {
+                let mut kinds = KINDS.to_vec();
+                kinds.shuffle(&mut rng);
+                kinds.truncate(rng.random_range(1..=5));
+                kinds
+            }
+        };
+        let mut plan = Self {
+            seed,
+            nodes,
+            catalog_voters,
+            delays,
+            jitter: Duration::from_micros(rng.random_range(0..4_000)),
+            clocks,
+            sync_max: Duration::from_millis(*[0, 2, 5, 20].choose(&mut rng).unwrap_or(&2)),
+            publish_interval: Duration::from_millis(*[40, 100, 250].choose(&mut rng).unwrap_or(&100)),
+            tables: tables(&mut rng, regions),
+            keys: *[2, 4, 12].choose(&mut rng).unwrap_or(&4),
+            processes: rng.random_range(1..=3),
+            think: Duration::from_millis(*[10, 40, 100].choose(&mut rng).unwrap_or(&40)),
+            faults: Vec::new(),
+            stormy,
+            kinds,
+            clocks_break,
+        };
+        plan.faults = faults(&mut rng, &plan);
+        plan
+    }
+
+    /// Node ids.
+    pub(crate) fn node_ids(&self) -> impl Iterator<Item = NodeId> + use<> {
+        (1..=self.nodes.len() as u64).map(NodeId)
+    }
+
+    /// Region names in use.
+    pub(crate) fn regions(&self) -> Vec<&'static str> {
+        REGIONS.into_iter().filter(|r| self.nodes.contains(r)).collect()
+    }
+
+    /// One-way delay between two regions.
+    pub(crate) fn delay(&self, a: &str, b: &str) -> Duration {
+        let place = |r: &str| REGIONS.iter().position(|x| *x == r).unwrap_or(0);
+        let (a, b) = (place(a).min(place(b)), place(a).max(place(b)));
+        self.delays.iter().find(|(pair, _)| *pair == (a, b)).map_or(Duration::from_millis(1), |(_, d)| *d)
+    }
+}
+
+fn clock(rng: &mut ChaCha8Rng) -> ClockPlan {
+    let bound_ms: i64 = *[1, 5, 20, 100, 250].choose(rng).unwrap_or(&5);
+    let bound = Duration::from_millis(bound_ms.unsigned_abs());
+    // Half of the bound is left for jumps and drift.
+    let offset_ns = rng.random_range(-bound_ms * 500_000..=bound_ms * 500_000);
+    ClockPlan {
+        bound,
+        offset_ns,
+        drift_ppm: f64::from(rng.random_range(-20..=20)),
+        rate_ppm: rng.random_range(-100..=100),
+    }
+}
+
+fn tables(rng: &mut ChaCha8Rng, regions: usize) -> Vec<TablePlan> {
+    let region = |rng: &mut ChaCha8Rng| REGIONS[rng.random_range(0..regions)];
+    let mut tables = vec![TablePlan {
+        name: "alpha",
+        placement: format!("global:{}", region(rng)),
+        split: rng.random_ratio(1, 3),
+    }];
+    if rng.random() {
+        tables.push(TablePlan { name: "beta", placement: format!("global:{}", region(rng)), split: false });
+    }
+    if rng.random_ratio(1, 3) {
+        tables.push(TablePlan { name: "gamma", placement: format!("regional:{}", region(rng)), split: false });
+    }
+    tables
+}
+
+/// A sequence of faults, each undone before the storm ends.
+fn faults(rng: &mut ChaCha8Rng, plan: &Plan) -> Vec<(Duration, Action)> {
+    let mut actions: Vec<(Duration, Action)> = Vec::new();
+    if plan.kinds.is_empty() {
+        return actions;
+    }
+    let mut at = Duration::from_millis(rng.random_range(0..800));
+    let pace = *[300, 900, 2_500].choose(rng).unwrap_or(&900);
+    while at < plan.stormy {
+        let kind = plan.kinds.choose(rng).copied().unwrap_or("kill");
+        let lasts = Duration::from_millis(rng.random_range(50..5_000));
+        let end = (at + lasts).min(plan.stormy);
+        fault(rng, plan, kind, at, end, &mut actions);
+        at += Duration::from_millis(rng.random_range(pace / 4..pace));
+    }
+    actions.sort_by_key(|(at, _)| *at);
+    actions
+}
+
+fn fault(
+    rng: &mut ChaCha8Rng,
+    plan: &Plan,
+    kind: &str,
+    at: Duration,
+    end: Duration,
+    actions: &mut Vec<(Duration, Action)>,
+) {
+    let count = plan.nodes.len() as u64;
+    let node = NodeId(rng.random_range(1..=count));
+    let mut other = NodeId(rng.random_range(1..=count));
+    if other == node {
+        other = NodeId(node.0 % count + 1);
+    }
+    let mut span = |start: Action, stop: Action| actions.extend([(at, start), (end, stop)]);
+    match kind {
+        "kill" => span(Action::Down { node, power: false }, Action::Up { node }),
+        "power" => {
+            span(Action::Down { node, power: true }, Action::Up { node });
+            if rng.random_ratio(1, 3) {
+                actions.extend([(at, Action::Down { node: other, power: true }), (end, Action::Up { node: other })]);
+            }
+        }
+        "pause" => span(Action::Suspend { node }, Action::Resume { node, catch_up: rng.random() }),
+        "partition" => partition(rng, plan, at, end, actions),
+        "one-way" => span(Action::Cut { from: node, to: other }, Action::Heal { from: node, to: other }),
+        "flap" => flap(rng, node, other, at, end, actions),
+        "slow" => {
+            let times = rng.random_range(2..20);
+            span(Action::Slow { a: node, b: other, times }, Action::Slow { a: node, b: other, times: 1 });
+        }
+        "weather" => {
+            let (lost, doubled) = (rng.random_range(0..30), rng.random_range(0..200));
+            span(Action::Weather { lost, doubled }, Action::Weather { lost: 0, doubled: 0 });
+        }
+        "clock" => clock_fault(rng, plan, node, at, actions),
+        "transfer" => actions.push((at, Action::Transfer { shard: rng.random_range(0..8), to: rng.random_range(0..8) })),
+        "reconfigure" => {
+            actions.push((at, Action::Reconfigure { shard: rng.random_range(0..8), pick: rng.random_range(0..8) }));
+        }
+        "disk" if rng.random_ratio(1, 3) => {
+            actions.extend([(at, Action::FailSync { node }), (end, Action::Up { node })]);
+        }
+        "disk" => span(Action::Stall { node, stalled: true }, Action::Stall { node, stalled: false }),
+        _ => actions.push((at, Action::Compact { node })),
+    }
+}
+
+/// Some nodes on one side, the others on the other; or a bridge: one node reaches both sides.
+fn partition(rng: &mut ChaCha8Rng, plan: &Plan, at: Duration, end: Duration, actions: &mut Vec<(Duration, Action)>) {
+    let mut nodes: Vec<NodeId> = plan.node_ids().collect();
+    nodes.shuffle(rng);
+    let bridge = (nodes.len() > 3 && rng.random_ratio(1, 3)).then(|| nodes.remove(0));
+    let split = rng.random_range(1..nodes.len());
+    let (left, right) = nodes.split_at(split);
+    for (a, b) in left.iter().flat_map(|a| right.iter().map(move |b| (*a, *b))) {
+        for (from, to) in [(a, b), (b, a)] {
+            actions.extend([(at, Action::Cut { from, to }), (end, Action::Heal { from, to })]);
+        }
+    }
+    if bridge.is_none() && rng.random_ratio(1, 3) {
+        for node in left {
+            let cut = |cut| Action::CutClients { node: *node, cut };
+            actions.extend([(at, cut(true)), (end, cut(false))]);
+        }
+    }
+}
+
+fn flap(
+    rng: &mut ChaCha8Rng,
+    a: NodeId,
+    b: NodeId,
+    at: Duration,
+    end: Duration,
+    actions: &mut Vec<(Duration, Action)>,
+) {
+    let mut t = at;
+    while t < end {
+        let up = (t + Duration::from_millis(rng.random_range(20..400))).min(end);
+        for (from, to) in [(a, b), (b, a)] {
+            actions.extend([(t, Action::Cut { from, to }), (up, Action::Heal { from, to })]);
+        }
+        t = up + Duration::from_millis(rng.random_range(20..400));
+    }
+}
+
+/// A jump of a quarter of the bound at most, so that offset and two jumps stay inside; or one far beyond.
+fn clock_fault(rng: &mut ChaCha8Rng, plan: &Plan, node: NodeId, at: Duration, actions: &mut Vec<(Duration, Action)>) {
+    let bound = plan.clocks.get(node.0 as usize - 1).map_or(1, |c| c.bound.as_nanos() as i64);
+    if plan.clocks_break && rng.random_ratio(1, 3) {
+        let by = bound * rng.random_range(2..6) + rng.random_range(0..2_000_000_000);
+        let by_ns = if rng.random() { by } else { -by };
+        actions.push((at, Action::Jump { node, by_ns, within_bound: false }));
+        let back = at + Duration::from_millis(rng.random_range(500..6_000));
+        actions.push((back, Action::Jump { node, by_ns: -by_ns, within_bound: false }));
+    } else if rng.random() {
+        let by_ns = rng.random_range(-bound / 4..=bound / 4);
+        actions.push((at, Action::Jump { node, by_ns, within_bound: true }));
+    } else {
+        actions.push((at, Action::Drift { node, ppm: rng.random_range(-200..=200) }));
+    }
+}

@@ -1,0 +1,331 @@
+//! One simulation: from a seed to a verdict.
+
+use super::invariants;
+use super::observer::Observer;
+use super::plan::{Plan, Wish};
+use super::workload::{self, Progress, Ways};
+use super::world::{STEP_NS, World};
+use crate::harness::History;
+use crate::linearizability::Verdict;
+use crate::{exactly_once, external_consistency, linearizability, sessions, snapshots, staleness};
+use meridian_bench::history::{Outcome, Record};
+use meridian_probe::{Digest, Sabotage, set_sabotages};
+use meridian_types::{KeyRange, Timestamp};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Once, PoisonError};
+use std::time::Duration;
+
+/// Simulated time within which a cluster has to be formed and its tables made.
+const FORM_LIMIT: Duration = Duration::from_secs(60);
+/// Simulated time after the last fault within which every process must get work done.
+const RECOVERY_LIMIT: Duration = Duration::from_secs(60);
+/// Successful operations that show that a process is served again.
+const RECOVERY_OPERATIONS: u64 = 3;
+/// Simulated time within which processes end, and everything is read.
+const END_LIMIT: Duration = Duration::from_secs(60);
+
+/// What to simulate.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Decides everything.
+    pub seed: u64,
+    /// Known-wrong behaviours to switch on.
+    pub sabotages: Vec<Sabotage>,
+    /// Whether to keep a trace.
+    pub trace: bool,
+    /// What the seed may not decide.
+    pub wish: Wish,
+}
+
+/// What a simulation came to.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The seed.
+    pub seed: u64,
+    /// What is wrong; empty if nothing is.
+    pub failures: Vec<String>,
+    /// Simulated time.
+    pub simulated: Duration,
+    /// Events that the invariants have seen.
+    pub events: u64,
+    /// Messages sent.
+    pub messages: u64,
+    /// Operations of clients by outcome: ok, failed, unknown.
+    pub operations: [u64; 3],
+    /// Faults by kind.
+    pub faults: BTreeMap<&'static str, u64>,
+    /// The cluster, in a line.
+    pub cluster: String,
+    /// The trace, if one was kept.
+    pub trace: String,
+    /// Of the trace.
+    pub digest: Digest,
+    /// Time after the last fault until every process was served again.
+    pub recovery: Duration,
+}
+
+impl Report {
+    /// Whether everything held.
+    pub fn is_good(&self) -> bool {
+        self.failures.is_empty()
+    }
+}
+
+thread_local! {
+    static PANICS: RefCell<Option<Vec<String>>> = const { RefCell::new(None) };
+}
+
+/// Panics inside a simulation are noted: tokio keeps them in the task that panicked.
+fn note_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let usual = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            let noted = PANICS.try_with(|panics| match &mut *panics.borrow_mut() {
+                Some(panics) => {
+                    panics.push(info.to_string());
+                    true
+                }
+                None => false,
+            });
+            if !noted.unwrap_or(false) {
+                usual(info);
+            }
+        }));
+    });
+    PANICS.set(Some(Vec::new()));
+}
+
+fn panics() -> Vec<String> {
+    PANICS.with_borrow(|p| p.clone()).unwrap_or_default()
+}
+
+/// Simulates one seed on this thread.
+pub fn simulate(options: &Options) -> Report {
+    note_panics();
+    set_sabotages(&options.sabotages);
+    let plan = Plan::new(options.seed, &options.wish);
+    let observer = Observer::new(invariants::all(), options.trace);
+    observer.listen();
+    let mut run = Run {
+        world: World::new(plan.clone(), observer.clone()),
+        history: History::default(),
+        progress: Arc::default(),
+        failures: Vec::new(),
+        recovery: Duration::ZERO,
+    };
+    run.observer_says(&format!("{plan:?}"));
+    run.through();
+    let Run { world, history, mut failures, recovery, .. } = run;
+    let (messages, simulated, faults) = (world.net.lock().messages, world.now - super::world::EPOCH_NS, world.done.clone());
+    let clocks_good = observer.clocks_good.get();
+    drop(world);
+    failures.extend(observer.end().iter().map(ToString::to_string));
+    failures.extend(panics().into_iter().map(|p| format!("panic: {p}")));
+    PANICS.set(None);
+    set_sabotages(&[]);
+    let records = history.records();
+    let _ = clocks_good;
+    let count = |outcome: Outcome| records.iter().filter(|r| r.outcome == outcome).count() as u64;
+    Report {
+        seed: options.seed,
+        failures,
+        simulated: Duration::from_nanos(simulated),
+        events: observer.events(),
+        messages,
+        operations: [count(Outcome::Ok), count(Outcome::Fail), count(Outcome::Unknown)],
+        faults,
+        cluster: describe(&plan),
+        trace: observer.trace(),
+        digest: observer.digest(),
+        recovery,
+    }
+}
+
+fn describe(plan: &Plan) -> String {
+    let tables: Vec<_> = plan.tables.iter().map(|t| t.placement.clone() + if t.split { "/2" } else { "" }).collect();
+    format!("{} nodes, {}, faults: {}", plan.nodes.len(), tables.join(" "), plan.kinds.join(" "))
+}
+
+struct Run {
+    world: World,
+    history: History,
+    progress: Arc<Progress>,
+    failures: Vec<String>,
+    recovery: Duration,
+}
+
+impl Run {
+    fn observer_says(&self, text: &str) {
+        self.world.observer.say(|line| line.push_str(text));
+    }
+
+    /// All phases, as far as they go.
+    fn through(&mut self) {
+        let phases: [fn(&mut Self) -> Result<(), String>; 4] = [Self::form, Self::storm, Self::recover, Self::finish];
+        for phase in phases {
+            if let Err(why) = phase(self) {
+                self.failures.push(why);
+                break;
+            }
+            if self.is_over() {
+                break;
+            }
+        }
+        // What was recorded is checked, however far it went.
+        self.check_history();
+    }
+
+    /// After a breach the rest would only repeat it.
+    fn is_over(&self) -> bool {
+        self.world.observer.is_broken() || !panics().is_empty()
+    }
+
+    fn ways(&self) -> Ways {
+        Ways { connects: self.world.client_connects(), gateways: self.world.gateways() }
+    }
+
+    /// Steps until `holds`; whether it came to hold in time.
+    fn until(&mut self, limit: Duration, mut holds: impl FnMut(&Self) -> bool) -> bool {
+        let end = self.world.now + limit.as_nanos() as u64;
+        while !holds(self) {
+            if self.world.now >= end || self.is_over() {
+                return holds(self);
+            }
+            self.world.step();
+        }
+        true
+    }
+
+    fn form(&mut self) -> Result<(), String> {
+        self.world.start_all();
+        let (plan, ways) = (self.world.plan.clone(), self.ways());
+        let (history, progress) = (self.history.clone(), self.progress.clone());
+        self.world.clients().spawn(workload::run(plan, ways, history, progress));
+        let formed = self.until(FORM_LIMIT, |run| run.progress.ready.load(Ordering::Relaxed));
+        let failures = self.world.failures();
+        match (formed || self.is_over(), failures.is_empty()) {
+            (true, true) => Ok(()),
+            (_, false) => Err(failures.join("; ")),
+            (false, true) => Err(format!("liveness: the cluster was not formed within {FORM_LIMIT:?}")),
+        }
+    }
+
+    fn storm(&mut self) -> Result<(), String> {
+        let start = self.world.now;
+        let mut faults = self.world.plan.faults.clone().into_iter().peekable();
+        let end = start + self.world.plan.stormy.as_nanos() as u64;
+        while self.world.now < end && !self.is_over() {
+            while let Some((_, action)) = faults.next_if(|(at, _)| start + at.as_nanos() as u64 <= self.world.now) {
+                self.world.act(&action);
+            }
+            self.world.step();
+        }
+        let failures = self.world.failures();
+        if failures.is_empty() { Ok(()) } else { Err(failures.join("; ")) }
+    }
+
+    fn recover(&mut self) -> Result<(), String> {
+        self.observer_says("CALM");
+        self.world.calm();
+        let counts = self.progress.done.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let now = |c: &Arc<std::sync::atomic::AtomicU64>| c.load(Ordering::Relaxed);
+        let goals: Vec<u64> = counts.iter().map(|c| now(c) + RECOVERY_OPERATIONS).collect();
+        let begun = self.world.now;
+        let served = self.until(RECOVERY_LIMIT, |_| counts.iter().zip(&goals).all(|(c, goal)| now(c) >= *goal));
+        self.recovery = Duration::from_nanos(self.world.now - begun);
+        let failures = self.world.failures();
+        match (served || self.is_over(), failures.is_empty()) {
+            (true, true) => Ok(()),
+            (_, false) => Err(failures.join("; ")),
+            (false, true) => {
+                let behind = counts.iter().zip(&goals).filter(|(c, goal)| now(c) < **goal).count();
+                Err(format!("liveness: {behind} of {} processes are not served {RECOVERY_LIMIT:?} after the last fault", goals.len()))
+            }
+        }
+    }
+
+    fn finish(&mut self) -> Result<(), String> {
+        self.progress.stop.store(true, Ordering::Relaxed);
+        if !self.until(END_LIMIT, |run| run.progress.running.load(Ordering::Relaxed) == 0) {
+            return Err(format!("liveness: operations do not end within {END_LIMIT:?}"));
+        }
+        let (plan, ways) = (self.world.plan.clone(), self.ways());
+        let (history, progress) = (self.history.clone(), self.progress.clone());
+        self.world.clients().spawn(workload::read_all(plan, ways, history, progress));
+        let read = self.until(END_LIMIT, |run| run.progress.tables.lock().unwrap_or_else(PoisonError::into_inner).is_some());
+        if !read {
+            return Err(format!("liveness: the tables cannot be read within {END_LIMIT:?}"));
+        }
+        if !self.until(END_LIMIT, Self::is_converged) {
+            return Err(format!("liveness: the replicas do not converge within {END_LIMIT:?}"));
+        }
+        self.compare_replicas()
+    }
+
+    /// Whether all replicas of every shard have applied the same.
+    fn is_converged(&self) -> bool {
+        let mut applied: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for ctx in self.world.contexts() {
+            for replica in ctx.replicas.all() {
+                applied.entry(replica.shard()).or_default().push(replica.safe_time().applied());
+            }
+        }
+        let wanted = self.world.plan.nodes.len();
+        self.world.contexts().len() == wanted && applied.values().all(|all| all.iter().all(|ts| *ts == all[0]))
+    }
+
+    /// The replicas of a shard hold the same versions.
+    fn compare_replicas(&self) -> Result<(), String> {
+        let mut first: BTreeMap<_, (_, String)> = BTreeMap::new();
+        for ctx in self.world.contexts() {
+            for replica in ctx.replicas.all() {
+                let Some(view) = replica.view() else { continue };
+                let range: KeyRange = replica.range().clone();
+                let rows = view
+                    .scan(replica.table(), &range, Timestamp::MAX, false, usize::MAX, usize::MAX)
+                    .map_err(|e| format!("{} of {} cannot be read: {e}", replica.shard(), ctx.me))?;
+                let text = format!("{:?} {:?}", replica.safe_time().applied(), rows.rows);
+                let (other, expected) = first.entry(replica.shard()).or_insert_with(|| (ctx.me, text.clone()));
+                if *expected != text {
+                    return Err(format!("{} differs between {other} and {}", replica.shard(), ctx.me));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check_history(&mut self) {
+        let wrong = std::mem::take(&mut *self.progress.wrong.lock().unwrap_or_else(PoisonError::into_inner));
+        self.failures.extend(wrong);
+        let tables = self.progress.tables.lock().unwrap_or_else(PoisonError::into_inner).clone().unwrap_or_default();
+        let records = self.history.records();
+        self.failures.extend(check_records(&records, &tables, self.world.observer.clocks_good.get()));
+    }
+}
+
+/// Everything that can be said about what clients saw.
+///
+/// Where clocks have left their bounds, what rests on them is not asked for: external consistency, snapshots, staleness.
+fn check_records(records: &[Record], tables: &[exactly_once::FinalState], clocks_good: bool) -> Vec<String> {
+    let mut failures = Vec::new();
+    let mut note = |what: &str, result: Result<(), crate::Violation>| {
+        if let Err(e) = result {
+            failures.push(format!("{what}: {e}"));
+        }
+    };
+    note("exactly once", exactly_once::check(records, tables));
+    if clocks_good {
+        note("external consistency", external_consistency::check(records));
+        note("sessions", sessions::check(records));
+        note("snapshots", snapshots::check(records));
+        note("staleness", staleness::check(records));
+    }
+    match linearizability::check(records) {
+        Verdict::Linearizable => {}
+        verdict => failures.push(format!("linearizability: {verdict:?}")),
+    }
+    failures
+}

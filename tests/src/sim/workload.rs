@@ -1,0 +1,215 @@
+//! What clients do in a simulation: the real client library, from every region, everything recorded.
+
+use crate::exactly_once::FinalState;
+use crate::harness::{History, Process};
+use meridian_client::{Client, ClientConfig, Gateway, RetryPolicy};
+use meridian_transport::Connect;
+use meridian_types::{Consistency, Placement, Reason, RegionId, Timestamp};
+use rand::{RngExt as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::plan::{Plan, TablePlan};
+
+/// How long one operation may take, and one attempt of it.
+const REQUEST_DEADLINE: Duration = Duration::from_secs(6);
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
+/// How far ahead of the clock a read is that has to be refused: beyond any clock distance that a cluster lives with.
+const FAR_FUTURE: Duration = Duration::from_secs(30);
+
+/// What the clients tell the world.
+#[derive(Default)]
+pub(crate) struct Progress {
+    /// Tables are there, and every region has a client.
+    pub(crate) ready: AtomicBool,
+    /// Processes are to end.
+    pub(crate) stop: AtomicBool,
+    /// Processes that have not ended.
+    pub(crate) running: AtomicU64,
+    /// Successful operations of each process.
+    pub(crate) done: Mutex<Vec<Arc<AtomicU64>>>,
+    /// What the tables hold in the end, once it was read.
+    pub(crate) tables: Mutex<Option<Vec<FinalState>>>,
+    /// Answers that contradict the API on their own.
+    pub(crate) wrong: Mutex<Vec<String>>,
+    /// Why the workload could not go on.
+    pub(crate) failed: Mutex<Option<String>>,
+}
+
+fn locked<T>(m: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    m.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How the clients reach the cluster.
+#[derive(Clone)]
+pub(crate) struct Ways {
+    pub(crate) connects: Vec<(RegionId, Arc<dyn Connect>)>,
+    pub(crate) gateways: Vec<(String, RegionId)>,
+}
+
+async fn connect(ways: &Ways, region: &RegionId, by: &Arc<dyn Connect>) -> Client {
+    let gateways = ways.gateways.iter().map(|(address, r)| Gateway::in_region(address.clone(), r.clone())).collect();
+    let mut config = ClientConfig::new(gateways).in_region(region.clone());
+    config.request_deadline = REQUEST_DEADLINE;
+    config.retry = RetryPolicy { attempt_timeout: ATTEMPT_TIMEOUT, ..RetryPolicy::default() };
+    loop {
+        match Client::connect_by(config.clone(), by.as_ref()).await {
+            Ok(client) => return client,
+            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+        }
+    }
+}
+
+/// Creates the tables; started on the clients' host.
+async fn create(client: &Client, tables: &[TablePlan]) {
+    for table in tables {
+        let placement: Placement = table.placement.parse().expect("a plan has valid placements");
+        let splits: Vec<bytes::Bytes> = if table.split { vec!["k001".into()] } else { Vec::new() };
+        loop {
+            match client.create_table(table.name, &placement, splits.clone()).await {
+                Ok(_) => break,
+                Err(e) if e.reason() == Reason::TableExists => break,
+                Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
+            }
+        }
+    }
+}
+
+/// Prepares the tables, then runs the processes until they are told to stop.
+pub(crate) async fn run(plan: Plan, ways: Ways, history: History, progress: Arc<Progress>) {
+    let mut clients = Vec::new();
+    for (region, by) in &ways.connects {
+        clients.push((region.clone(), connect(&ways, region, by).await));
+    }
+    create(&clients[0].1, &plan.tables).await;
+    let mut number = 0;
+    for (region, client) in &clients {
+        for _ in 0..plan.processes {
+            let process = history.process(region.clone(), client);
+            let done = Arc::new(AtomicU64::new(0));
+            locked(&progress.done).push(done.clone());
+            progress.running.fetch_add(1, Ordering::Relaxed);
+            let mut rng = ChaCha8Rng::seed_from_u64(plan.seed ^ 0x6c6f_6164);
+            rng.set_stream(number);
+            number += 1;
+            let worker = Worker { process, plan: plan.clone(), clients: clients.clone(), rng, progress: progress.clone() };
+            tokio::spawn(worker.work(done));
+        }
+    }
+    progress.ready.store(true, Ordering::Relaxed);
+}
+
+/// Reads everything, after the processes have ended.
+pub(crate) async fn read_all(plan: Plan, ways: Ways, history: History, progress: Arc<Progress>) {
+    let (region, by) = &ways.connects[0];
+    let client = connect(&ways, region, by).await;
+    let mut process = history.process(region.clone(), &client);
+    let mut tables = Vec::new();
+    for table in &plan.tables {
+        loop {
+            match process.scan(table.name, "", u32::MAX, Consistency::Linearizable).await {
+                Ok(all) => {
+                    let row = |row: &meridian_client::Row| meridian_bench::history::Version {
+                        key: String::from_utf8_lossy(&row.key).into_owned(),
+                        value: Some(String::from_utf8_lossy(&row.value).into_owned()),
+                        version: Some(row.version.0),
+                    };
+                    tables.push(FinalState { table: table.name.to_owned(), rows: all.value.iter().map(row).collect() });
+                    break;
+                }
+                Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+            }
+        }
+    }
+    *locked(&progress.tables) = Some(tables);
+}
+
+/// One process.
+struct Worker {
+    process: Process,
+    plan: Plan,
+    clients: Vec<(RegionId, Client)>,
+    rng: ChaCha8Rng,
+    progress: Arc<Progress>,
+}
+
+impl Worker {
+    async fn work(mut self, done: Arc<AtomicU64>) {
+        while !self.progress.stop.load(Ordering::Relaxed) {
+            if self.step().await {
+                done.fetch_add(1, Ordering::Relaxed);
+            }
+            let think = self.plan.think.as_micros() as u64;
+            tokio::time::sleep(Duration::from_micros(self.rng.random_range(0..=2 * think))).await;
+        }
+        self.progress.running.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    fn place(&mut self) -> (&'static str, String) {
+        let table = self.plan.tables[self.rng.random_range(0..self.plan.tables.len())].name;
+        (table, format!("k{:03}", self.rng.random_range(0..self.plan.keys)))
+    }
+
+    /// One operation; whether it succeeded.
+    async fn step(&mut self) -> bool {
+        let (table, key) = self.place();
+        match self.rng.random_range(0..100) {
+            0..30 => self.process.put(table, &key).await.is_ok(),
+            30..37 => self.process.delete(table, &key).await.is_ok(),
+            37..52 => match self.process.get(table, &key, Consistency::Linearizable).await {
+                Ok(seen) => self.process.swap(table, &key, seen.value.as_ref()).await.is_ok(),
+                Err(_) => false,
+            },
+            52..80 => {
+                let level = self.level();
+                self.process.get(table, &key, level).await.is_ok()
+            }
+            80..95 => {
+                let level = self.level();
+                let rows = self.rng.random_range(1..=self.plan.keys as u32);
+                self.process.scan(table, "", rows, level).await.is_ok()
+            }
+            95..97 => {
+                self.read_the_future(table, &key).await;
+                false
+            }
+            _ => {
+                // The session goes to another region, with its token.
+                let (region, client) = self.clients[self.rng.random_range(0..self.clients.len())].clone();
+                self.process.travel(region, &client);
+                self.process.get_causal(table, &key).await.is_ok()
+            }
+        }
+    }
+
+    fn level(&mut self) -> Consistency {
+        match self.rng.random_range(0..12) {
+            0..4 => Consistency::Linearizable,
+            4..6 => self.process.session().causal(),
+            6..8 => Consistency::BoundedStaleness(Duration::from_millis(self.rng.random_range(0..3_000))),
+            8..11 => {
+                // Around now: the leader has to close it, wait for what is in flight, or for its clock.
+                let now = meridian_probe::machine::true_ns().unwrap_or(0);
+                let off = self.rng.random_range(-1_000_000_000..150_000_000);
+                Consistency::Snapshot(Timestamp(now.saturating_add_signed(off)))
+            }
+            _ => Consistency::Local,
+        }
+    }
+
+    /// A timestamp beyond any clock has to be refused, not waited for (rule S6).
+    async fn read_the_future(&mut self, table: &str, key: &str) {
+        let now = meridian_probe::machine::true_ns().unwrap_or(0);
+        let at = Timestamp(now).plus(FAR_FUTURE);
+        let result = self.process.session().get(table, key.to_owned(), Consistency::Snapshot(at)).await;
+        match result {
+            Ok(_) => locked(&self.progress.wrong).push(format!("a read at {at}, 30 s ahead, was answered")),
+            Err(e) if e.reason() == Reason::TimestampInFuture => {}
+            // Nobody could be asked.
+            Err(e) if matches!(e.reason(), Reason::NoQuorum | Reason::ClockUnsafe | Reason::UnknownTable) => {}
+            Err(e) => locked(&self.progress.wrong).push(format!("a read at {at}, 30 s ahead, failed with {e}")),
+        }
+    }
+}
