@@ -15,6 +15,7 @@ use crate::serve::{self, Read, ReadAnswer, nanos};
 use meridian_catalog::CatalogView;
 use meridian_clock::Mono;
 use meridian_consensus::peers::{Class, MESSAGE_BYTES_MAX};
+use meridian_probe::{Event, emit, mark};
 use meridian_proto::internal::v1 as internal;
 use meridian_proto::internal::v1::peer_client::PeerClient;
 use meridian_proto::internal::v1::{mutate_reply, read_reply};
@@ -225,6 +226,7 @@ async fn release_mutation(
 ) -> Result<Answered<Committed>, Error> {
     let ts = Timestamp(attempt.value.ts);
     let commit_wait = wait_past(ctx, ts, arrival).await.map_err(|_| failure::lost())?;
+    emit(|| Event::Released { ts });
     let region = region_of(ctx, attempt.by);
     let floor = floor::write(view, &ctx.region, shard, &region);
     let served = Served {
@@ -335,7 +337,7 @@ async fn read_local(
     read: &ShardRead<'_>,
     arrival: Arrival,
 ) -> Result<Attempt<ReadAnswer>, Refusal> {
-    let start = Mono::now();
+    let (start, began) = (Mono::now(), mark());
     let ShardRead { table, plan, consistency, .. } = *read;
     let local = Read { ctx, replica, table, plan, consistency, asked: arrival.latest };
     let linearizable = matches!(consistency, Consistency::Linearizable);
@@ -345,7 +347,7 @@ async fn read_local(
         let position = read_index(ctx, leader, read).await?;
         // The round trip for the read index is what the forward would have cost.
         let asked = Mono::now();
-        let answer = local.linearizable_from(position, asked).await?;
+        let answer = local.linearizable_from(position, asked, began).await?;
         call = Some(Mono::now().since(start));
         answer
     } else {
@@ -419,6 +421,7 @@ async fn release_read(
     // The read timestamp itself is revealed too: it goes into the token, which a later write must exceed.
     let revealed = reveals.max(at.min(ctx.latest()));
     let wait = wait_past(ctx, revealed, arrival).await.map_err(|_| failure::no_quorum("the read's commit wait"))?;
+    emit(|| Event::Released { ts: reveals.max(at) });
     let region = region_of(ctx, attempt.by);
     let leader = ctx.replicas.get(read.shard).and_then(|r| r.leader()).map(|l| region_of(ctx, l));
     let floor = floor::read(read.view, &ctx.region, read.shard, leader.as_ref(), read.consistency);

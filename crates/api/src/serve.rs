@@ -4,6 +4,7 @@ use crate::context::Context;
 use crate::failure::{Refusal, storage};
 use meridian_clock::Mono;
 use meridian_consensus::{Commit, Replica, ServeTimes};
+use meridian_probe::{Event, ReadKind, emit, mark};
 use meridian_proto::internal::v1 as internal;
 use meridian_storage::DataView;
 use meridian_txn::{Page, ReadPlan, mutation_span, plan_span, read};
@@ -60,21 +61,31 @@ pub(crate) struct Read<'a> {
 impl Read<'_> {
     /// Answers from this replica, or says why it cannot.
     pub(crate) async fn serve(&self) -> Result<ReadAnswer, Refusal> {
-        let start = Mono::now();
+        let (start, began) = (Mono::now(), mark());
         let span = plan_span(self.plan);
-        let at = match self.consistency {
+        let (kind, at) = match self.consistency {
             Consistency::Linearizable => return self.linearizable(&span, start).await,
             Consistency::Snapshot(at) => {
                 self.check_collected(*at)?;
                 self.replica.prepare_snapshot(&span, *at).await?;
-                *at
+                (ReadKind::Snapshot, *at)
             }
-            Consistency::BoundedStaleness(bound) => self.bounded(&span, *bound).await?,
-            Consistency::Causal(token) => self.causal(&span, token.0).await?,
-            Consistency::Local => self.freshest(),
+            Consistency::BoundedStaleness(bound) => (ReadKind::Bounded, self.bounded(&span, *bound).await?),
+            Consistency::Causal(token) => (ReadKind::Causal, self.causal(&span, token.0).await?),
+            Consistency::Local => (ReadKind::Local, self.freshest()),
         };
         let ready = Mono::now();
-        Ok(self.answer(self.read_at(at)?, at, start, ready))
+        let page = self.read_at(at)?;
+        self.answered(kind, at, began);
+        Ok(self.answer(page, at, start, ready))
+    }
+
+    /// The answer stands. Called before anything else can be applied.
+    fn answered(&self, kind: ReadKind, at: Timestamp, began: u64) {
+        emit(|| {
+            let (shard, applied) = (self.replica.shard(), self.replica.safe_time().applied());
+            Event::Read { shard, kind, at, applied, span: plan_span(self.plan), began }
+        });
     }
 
     /// At the leader: the newest state. Elsewhere: refused with the leader as a hint.
@@ -92,12 +103,20 @@ impl Read<'_> {
         Ok(answer)
     }
 
-    /// At a follower that has learned the leader's read index: the newest state, once it is applied here.
-    pub(crate) async fn linearizable_from(&self, position: Timestamp, start: Mono) -> Result<ReadAnswer, Refusal> {
+    /// At a follower that has learned the leader's read index: the newest state, once it is applied here. `began`:
+    /// the [`mark`] before the leader was asked.
+    pub(crate) async fn linearizable_from(
+        &self,
+        position: Timestamp,
+        start: Mono,
+        began: u64,
+    ) -> Result<ReadAnswer, Refusal> {
         self.replica.safe_time().wait_applied(position).await;
         let ready = Mono::now();
         let at = self.replica.safe_time().applied();
-        let mut answer = self.answer(self.read_at(at)?, at, start, ready);
+        let page = self.read_at(at)?;
+        self.answered(ReadKind::Followed, at, began);
+        let mut answer = self.answer(page, at, start, ready);
         answer.staleness = Duration::ZERO;
         Ok(answer)
     }

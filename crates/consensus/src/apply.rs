@@ -1,6 +1,7 @@
 //! Applying committed entries: the guard, the position, and the state machine that is passed in.
 
 use crate::codec::{self, Malformed};
+use crate::events;
 use crate::log_cache::LogCache;
 use crate::raft_types::{
     Applied, Command, RaftEntry, RaftLogId, RaftPayload, RaftSnapshotMeta, RaftStoredMembership, Raftish,
@@ -8,6 +9,7 @@ use crate::raft_types::{
 use crate::safe_time::SafeTime;
 use crate::snapshot::{SnapshotBundle, SnapshotMaker};
 use futures::{Stream, StreamExt};
+use meridian_probe::{Event, emit};
 use meridian_proto::internal::v1 as pb;
 use meridian_storage::{DataBatch, DataStore, StorageError};
 use meridian_types::{ShardId, Timestamp};
@@ -125,16 +127,17 @@ impl ApplyWorker {
     fn apply_one(&mut self, entry: RaftEntry) -> Result<Applied, io::Error> {
         let mut batch = DataBatch::default();
         self.applied = Some(entry.log_id);
-        let result = match entry.payload {
+        let result = match &entry.payload {
             RaftPayload::Blank => Applied::Nothing,
             RaftPayload::Membership(m) => {
-                self.membership = RaftStoredMembership::new(Some(entry.log_id), m);
+                self.membership = RaftStoredMembership::new(Some(entry.log_id), m.clone());
                 Applied::Nothing
             }
-            RaftPayload::Normal(command) => self.apply_command(&command, &mut batch)?,
+            RaftPayload::Normal(command) => self.apply_command(command, &mut batch)?,
         };
         batch.put_shard_state(self.shard, &self.state());
         self.data.write(batch).map_err(io::Error::other)?;
+        emit(|| events::applied(self.shard, &entry, &result));
         self.publish();
         Ok(result)
     }
@@ -196,6 +199,10 @@ impl RaftStateMachine<Raftish> for ApplyWorker {
     async fn install_snapshot(&mut self, _: &RaftSnapshotMeta, snapshot: SnapshotBundle) -> Result<(), io::Error> {
         self.snapshots.install(snapshot).await?;
         self.load()?;
+        emit(|| {
+            let id = self.applied.as_ref().map(codec::log_id_of);
+            Event::Installed { shard: self.shard, id, last_ts: self.last_ts }
+        });
         self.machine.replaced();
         Ok(())
     }

@@ -4,7 +4,7 @@ use crate::raft_types::{
     Command, Member, RaftEntry, RaftLeaderId, RaftLogId, RaftMembership, RaftPayload, RaftStoredMembership, RaftVote,
 };
 use meridian_proto::internal::v1 as pb;
-use meridian_types::{LeaderId, NodeId};
+use meridian_types::{LeaderId, LogId, NodeId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -26,6 +26,10 @@ pub(crate) fn leader_from_pb(l: Option<pb::LeaderId>) -> Decoded<RaftLeaderId> {
 
 pub(crate) fn leader_of(l: &RaftLeaderId) -> LeaderId {
     LeaderId { term: l.term, node: NodeId(l.node_id) }
+}
+
+pub(crate) fn log_id_of(id: &RaftLogId) -> LogId {
+    LogId { leader: leader_of(&id.leader_id), index: id.index }
 }
 
 pub(crate) fn log_id_to_pb(id: &RaftLogId) -> pb::LogId {

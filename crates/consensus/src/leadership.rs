@@ -12,6 +12,7 @@ use crate::raft_types::{Applied, Command, Completion, EntryResponder, Raft, Raft
 use crate::safe_time::SafeTime;
 use crate::sequencer::{Closed, Sequencer};
 use meridian_clock::{Clock, Mono};
+use meridian_probe::{Event, emit};
 use meridian_proto::internal::v1 as pb;
 use meridian_types::{KeySpan, LeaderId, NodeId, ShardId, Timestamp};
 use openraft::async_runtime::watch::WatchReceiver;
@@ -79,6 +80,7 @@ impl Leadership {
     /// Starts stamping under `leader`, above everything in its log.
     pub(crate) fn start(parts: LeaderParts, leader: RaftLeaderId) -> Arc<Self> {
         let last = parts.cache.last_stamp().max(parts.safe.applied());
+        emit(|| Event::Led { shard: parts.shard, leader: codec::leader_of(&leader), above: last });
         let (proposals, queue) = mpsc::channel(QUEUE_MAX);
         let (barrier_wanted, barriers) = mpsc::channel(1);
         let this = Arc::new(Self {
@@ -101,8 +103,26 @@ impl Leadership {
 
     fn sequencer(&self) -> MutexGuard<'_, Sequencer> {
         let mut s = self.sequencer.lock().unwrap_or_else(PoisonError::into_inner);
-        s.applied(self.parts.safe.applied());
+        if let Some(ts) = s.applied(self.parts.safe.applied()) {
+            emit(|| Event::BarrierApplied { shard: self.parts.shard, leader: self.leader(), ts });
+        }
         s
+    }
+
+    /// Gives stamps as `stamp` says; returns the first.
+    fn stamp(&self, stamp: impl FnOnce(&mut Sequencer) -> Timestamp) -> Timestamp {
+        let mut sequencer = self.sequencer();
+        let first = stamp(&mut sequencer);
+        emit(|| {
+            let (last, span) = (sequencer.last(), sequencer.last_span().cloned().unwrap_or_default());
+            Event::Stamped { shard: self.parts.shard, leader: self.leader(), first, last, span }
+        });
+        first
+    }
+
+    /// An entry was refused before it was appended.
+    fn refused(&self, first: Timestamp) {
+        emit(|| Event::Refused { shard: self.parts.shard, leader: self.leader(), first });
     }
 
     fn want_barrier(&self) {
@@ -129,7 +149,9 @@ impl Leadership {
             return None;
         }
         let membership = metrics.membership_config.membership();
-        self.parts.acks.lease_left(self.leader(), membership, self.parts.lease, &self.parts.clock)
+        let left = self.parts.acks.lease_left(self.leader(), membership, self.parts.lease, &self.parts.clock)?;
+        emit(|| Event::LeaseValid { shard: self.parts.shard, leader: self.leader() });
+        Some(left)
     }
 
     /// Whether a quorum acknowledged a message of this leadership that was sent at or after `since`.
@@ -187,7 +209,14 @@ impl Leadership {
         // The stamping lock is held over the lease check: promise, position and proof are one step (C2).
         let mut sequencer = self.sequencer();
         self.lease_left()?;
-        sequencer.close(at.earliest.prev())
+        let closed = sequencer.close(at.earliest.prev())?;
+        self.told(closed);
+        Some(closed)
+    }
+
+    /// A promise is proven, and about to be used.
+    fn told(&self, Closed { leader, closed, position }: Closed) {
+        emit(|| Event::Closed { shard: self.parts.shard, leader, closed, position });
     }
 
     /// Closes at least `upto`, which must be past by this node's clock; leadership is proven by a quorum if the
@@ -201,7 +230,7 @@ impl Leadership {
         let at = Moment::now(&self.parts.clock);
         let closed = self.sequencer().close(at.earliest.prev());
         self.prove(at).await?;
-        closed.map(|_| ()).ok_or(ConsensusError::NotProven)
+        closed.map(|closed| self.told(closed)).ok_or(ConsensusError::NotProven)
     }
 
     /// Entries in flight.
@@ -213,6 +242,7 @@ impl Leadership {
     pub(crate) fn pause(&self, to: NodeId) {
         self.parts.acks.revoke(self.leader());
         self.paused.send_replace(Some(to));
+        emit(|| Event::Transferring { shard: self.parts.shard, leader: self.leader(), to });
     }
 
     /// Commits a barrier above every promise made so far; the last step before a transfer.
@@ -220,14 +250,18 @@ impl Leadership {
         let (ts, done) = self.hand_over_barrier().await?;
         match done.await {
             Ok(Completion { result: Ok(_), .. }) => Ok(ts),
-            _ => Err(ConsensusError::Lost),
+            Ok(Completion { result: Err(ClientWriteError::ForwardToLeader(_)), .. }) => {
+                self.refused(ts);
+                Err(ConsensusError::Lost)
+            }
+            Ok(_) | Err(_) => Err(ConsensusError::Lost),
         }
     }
 
     async fn hand_over_barrier(
         &self,
     ) -> Result<(Timestamp, oneshot::Receiver<Completion<ClientWriteResult<Raftish>>>), ConsensusError> {
-        let ts = self.sequencer().stamp_barrier(self.parts.clock.now().latest);
+        let ts = self.stamp(|s| s.stamp_barrier(self.parts.clock.now().latest));
         let body = Some(pb::command::Body::Barrier(pb::command::Barrier {}));
         let done = self.hand_over(pb::Command { ts: ts.0, body }).await?;
         Ok((ts, done))
@@ -238,7 +272,7 @@ impl Leadership {
         &self,
         command: pb::Command,
     ) -> Result<oneshot::Receiver<Completion<ClientWriteResult<Raftish>>>, ConsensusError> {
-        let (responder, done) = EntryResponder::new();
+        let (responder, done) = EntryResponder::new(self.parts.shard);
         let write = self.parts.raft.write(Command(Arc::new(command))).responder(responder).with_leader(self.leader);
         write.await.map_err(|e| ConsensusError::Stopped(e.to_string()))?;
         Ok(done)
@@ -258,12 +292,12 @@ impl Leadership {
         }
         // Sampled after the last request of the batch was taken from the queue (S2).
         let latest = self.parts.clock.now().latest;
-        let ts = self.sequencer().stamp(latest, floor, mutations.len() as u64, span);
+        let ts = self.stamp(|s| s.stamp(latest, floor, mutations.len() as u64, span));
         let body = Some(pb::command::Body::Mutations(pb::Mutations { mutations }));
         let handed = Mono::now();
         match self.hand_over(pb::Command { ts: ts.0, body }).await {
             Ok(done) => {
-                tokio::spawn(complete(self.clone(), done, waiting, handed));
+                tokio::spawn(complete(self.clone(), ts, done, waiting, handed));
             }
             Err(e) => {
                 let why = e.to_string();
@@ -313,10 +347,12 @@ async fn barrier(this: &Arc<Leadership>) {
         match done.await {
             Ok(Completion { result: Ok(_), .. }) => {
                 this.parts.safe.wait_applied(ts).await;
+                emit(|| Event::BarrierApplied { shard: this.parts.shard, leader: this.leader(), ts });
                 this.open.send_replace(true);
                 tracing::debug!(shard = %this.parts.shard, leader = %this.leader(), %ts, "barrier applied");
             }
             Ok(Completion { result: Err(ClientWriteError::ForwardToLeader(_)), .. }) => {
+                this.refused(ts);
                 tokio::time::sleep(BARRIER_RETRY).await;
                 this.want_barrier();
             }
@@ -326,9 +362,10 @@ async fn barrier(this: &Arc<Leadership>) {
     });
 }
 
-/// Waits for an entry's result and answers its clients.
+/// Waits for the result of the entry whose first stamp is `ts`, and answers its clients.
 async fn complete(
     this: Arc<Leadership>,
+    ts: Timestamp,
     done: oneshot::Receiver<Completion<ClientWriteResult<Raftish>>>,
     waiting: Vec<(Mono, oneshot::Sender<Result<Decision, ConsensusError>>)>,
     handed: Mono,
@@ -353,6 +390,7 @@ async fn complete(
         }
         Ok(Completion { result: Err(ClientWriteError::ForwardToLeader(forward)), .. }) => {
             // Refused before it was appended. The stamp is spent, and read points may wait for it: fill it up.
+            this.refused(ts);
             this.want_barrier();
             let hint = forward.leader_id.map(NodeId);
             fail(waiting, &|| NotLeader { hint }.into());

@@ -17,6 +17,7 @@ pub mod config;
 #[cfg(test)]
 mod conformance;
 mod error;
+mod events;
 pub mod gossip;
 mod leadership;
 pub mod lease;

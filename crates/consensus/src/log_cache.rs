@@ -137,6 +137,11 @@ impl LogCache {
         self.lock().last_stamp
     }
 
+    /// Number of entries of the log that are synced: the last synced index plus one.
+    pub(crate) fn synced(&self) -> u64 {
+        *self.synced.borrow()
+    }
+
     /// When the entry at `index` was synced, if that is still remembered.
     pub(crate) fn synced_at(&self, index: u64) -> Option<Mono> {
         self.lock().sync_times.iter().find(|(last, _)| *last >= index).map(|(_, at)| *at)
@@ -162,20 +167,16 @@ mod tests {
         (RaftEntry { log_id, payload: RaftPayload::Normal(Command(Arc::new(command))) }, 100)
     }
 
-    fn synced(cache: &LogCache) -> u64 {
-        *cache.synced.borrow()
-    }
-
     #[test]
     fn the_watermark_follows_syncs_in_order() {
         let cache = LogCache::new(0, Timestamp::ZERO);
         cache.append([entry(0, 1), entry(1, 2)]);
         cache.append([entry(2, 3)]);
-        assert_eq!(synced(&cache), 0);
+        assert_eq!(cache.synced(), 0);
         cache.synced_one();
-        assert_eq!(synced(&cache), 2);
+        assert_eq!(cache.synced(), 2);
         cache.synced_one();
-        assert_eq!(synced(&cache), 3);
+        assert_eq!(cache.synced(), 3);
         assert!(cache.synced_at(2).is_some() && cache.synced_at(3).is_none());
     }
 
@@ -186,9 +187,9 @@ mod tests {
         cache.truncate_from(1);
         cache.append([entry(1, 9)]);
         cache.synced_one();
-        assert_eq!(synced(&cache), 1, "entry 1 is another one now, and not synced");
+        assert_eq!(cache.synced(), 1, "entry 1 is another one now, and not synced");
         cache.synced_one();
-        assert_eq!(synced(&cache), 2);
+        assert_eq!(cache.synced(), 2);
     }
 
     #[test]

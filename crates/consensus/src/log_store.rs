@@ -1,9 +1,11 @@
 //! openraft's log storage on Meridian's shared raft log: encoding, the cache, and the order of callbacks.
 
 use crate::codec;
+use crate::events;
 use crate::log_cache::LogCache;
 use crate::raft_types::{RaftEntry, RaftLogId, RaftPayload, RaftVote, Raftish};
 use bytes::Bytes;
+use meridian_probe::{Event, emit};
 use meridian_proto::internal::v1 as pb;
 use meridian_storage::{RaftLog, StorageError};
 use meridian_types::Timestamp;
@@ -143,7 +145,12 @@ impl RaftLogStorage<Raftish> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &RaftVote) -> Result<(), io::Error> {
-        self.log.save_vote(codec::vote_to_pb(vote).encode_to_vec().into()).await.map_err(storage_io)
+        self.log.save_vote(codec::vote_to_pb(vote).encode_to_vec().into()).await.map_err(storage_io)?;
+        emit(|| {
+            let leader = codec::leader_of(&vote.leader_id);
+            Event::VoteSaved { shard: self.log.shard(), leader, committed: vote.committed }
+        });
+        Ok(())
     }
 
     async fn save_committed(&mut self, committed: Option<RaftLogId>) -> Result<(), io::Error> {
@@ -167,12 +174,17 @@ impl RaftLogStorage<Raftish> for LogStore {
         }
         let encoded: Vec<(u64, Bytes)> =
             entries.iter().map(|e| (e.log_id.index, codec::entry_to_pb(e).encode_to_vec().into())).collect();
+        let shard = self.log.shard();
+        for (entry, (_, bytes)) in entries.iter().zip(&encoded) {
+            emit(|| events::appended(shard, entry, bytes));
+        }
         let sizes: Vec<usize> = encoded.iter().map(|(_, b)| b.len()).collect();
         self.cache.append(entries.into_iter().zip(sizes));
         let cache = self.cache.clone();
         let done = move |result: Result<(), StorageError>| {
             if result.is_ok() {
                 cache.synced_one();
+                emit(|| Event::Synced { shard, upto: cache.synced().saturating_sub(1) });
             }
             callback.io_completed(result.map_err(storage_io));
         };
@@ -182,12 +194,16 @@ impl RaftLogStorage<Raftish> for LogStore {
     async fn truncate_after(&mut self, last_log_id: Option<RaftLogId>) -> Result<(), io::Error> {
         let from = last_log_id.map_or(0, |id| id.index + 1);
         self.cache.truncate_from(from);
-        self.log.truncate_from(from).map_err(storage_io)
+        self.log.truncate_from(from).map_err(storage_io)?;
+        emit(|| Event::Truncated { shard: self.log.shard(), from });
+        Ok(())
     }
 
     async fn purge(&mut self, log_id: RaftLogId) -> Result<(), io::Error> {
         self.cache.purge(log_id.index);
         let encoded = codec::log_id_to_pb(&log_id).encode_to_vec().into();
-        self.log.purge(log_id.index, encoded).map_err(storage_io)
+        self.log.purge(log_id.index, encoded).map_err(storage_io)?;
+        emit(|| Event::Purged { shard: self.log.shard(), upto: log_id.index });
+        Ok(())
     }
 }

@@ -1,8 +1,9 @@
 //! The types that openraft is instantiated with.
 
 use meridian_clock::Mono;
+use meridian_probe::{Event, emit};
 use meridian_proto::internal::v1 as pb;
-use meridian_types::Timestamp;
+use meridian_types::{ShardId, Timestamp};
 use std::fmt;
 use std::sync::Arc;
 use tokio::sync::oneshot;
@@ -110,15 +111,16 @@ pub(crate) struct Completion<T> {
 
 /// Completes one handed-over entry.
 pub(crate) struct EntryResponder<T> {
+    shard: ShardId,
     committed_at: Option<Mono>,
     index: Option<u64>,
     tx: oneshot::Sender<Completion<T>>,
 }
 
 impl<T> EntryResponder<T> {
-    pub(crate) fn new() -> (Self, oneshot::Receiver<Completion<T>>) {
+    pub(crate) fn new(shard: ShardId) -> (Self, oneshot::Receiver<Completion<T>>) {
         let (tx, rx) = oneshot::channel();
-        (Self { committed_at: None, index: None, tx }, rx)
+        (Self { shard, committed_at: None, index: None, tx }, rx)
     }
 }
 
@@ -126,6 +128,7 @@ impl<T: Send + 'static> openraft::raft::responder::Responder<Raftish, T> for Ent
     fn on_commit(&mut self, log_id: RaftLogId) {
         self.committed_at = Some(Mono::now());
         self.index = Some(log_id.index);
+        emit(|| Event::Committed { shard: self.shard, id: crate::codec::log_id_of(&log_id) });
     }
 
     fn on_complete(self, result: T) {

@@ -15,6 +15,7 @@ use crate::safe_time::SafeTime;
 use crate::sequencer::Closed;
 use crate::snapshot::SnapshotMaker;
 use meridian_clock::{Clock, Mono};
+use meridian_probe::{Event, ReadKind, emit, mark};
 use meridian_proto::internal::v1 as pb;
 use meridian_storage::{DataView, Store};
 use meridian_types::{KeyRange, KeySpan, NodeId, RaftTiming, RegionId, ShardId, TableId, Timestamp};
@@ -123,6 +124,7 @@ impl Replica {
         let (worker, position) =
             ApplyWorker::open(shard, store.data.clone(), machine, cache.clone(), safe.clone(), snapshots.clone())
                 .map_err(stopped)?;
+        emit(|| Event::Opened { shard, log_end: cache.synced(), applied: Timestamp(state.last_ts) });
         let network =
             Network { cluster: cluster.clone(), shard, peers: peers.clone(), clock: clock.clone(), acks: acks.clone() };
         let config = raft_config(&timing, &cluster).map_err(stopped)?;
@@ -204,21 +206,31 @@ impl Replica {
         span: &KeySpan,
         read: impl FnOnce(Timestamp) -> T,
     ) -> Result<(T, Timestamp), ConsensusError> {
+        let began = mark();
         let (leadership, since) = self.read_start(span).await?;
         let at = self.safe.applied();
         let answer = read(at);
         // Leadership is proven after the data was read (R6).
         leadership.prove(since).await?;
+        self.answered(ReadKind::Linearizable, at, at, span, began);
         Ok((answer, at))
     }
 
     /// At the leader: the stamp up to which a follower must have applied to read `span` linearizably.
     pub async fn read_index(&self, span: &KeySpan) -> Result<Timestamp, ConsensusError> {
+        let began = mark();
         let leadership = self.open_leadership().await?;
         let since = Moment::now(&self.clock);
         let point = leadership.read_point(span);
+        let applied = self.safe.applied();
         leadership.prove(since).await?;
+        self.answered(ReadKind::ReadIndex, point, applied, span, began);
         Ok(point)
+    }
+
+    /// A read's answer stands.
+    fn answered(&self, kind: ReadKind, at: Timestamp, applied: Timestamp, span: &KeySpan, began: u64) {
+        emit(|| Event::Read { shard: self.shard, kind, at, applied, span: span.clone(), began });
     }
 
     async fn open_leadership(&self) -> Result<Arc<Leadership>, ConsensusError> {
@@ -349,7 +361,10 @@ impl Replica {
     }
 
     fn set_leadership(&self, to: Option<Arc<Leadership>>) {
-        *self.leadership.lock().unwrap_or_else(PoisonError::into_inner) = to;
+        let from = std::mem::replace(&mut *self.leadership.lock().unwrap_or_else(PoisonError::into_inner), to);
+        if let Some(from) = from {
+            emit(|| Event::Deposed { shard: self.shard, leader: from.leader() });
+        }
     }
 
     /// Closes what may be closed now, at the leader; also makes it known to this replica itself.
@@ -478,6 +493,8 @@ async fn follow_leadership(this: Arc<Replica>) {
         match led_as(&metrics.borrow_watched()) {
             Some(id) if this.leadership().is_none_or(|l| l.leader() != codec::leader_of(&id)) => {
                 tracing::info!(shard = %this.shard, leader = %codec::leader_of(&id), "leading");
+                // The one before ends before the next one begins.
+                this.set_leadership(None);
                 this.set_leadership(Some(Leadership::start(this.leader_parts(), id)));
             }
             None if this.leadership().is_some() => {

@@ -80,12 +80,15 @@ impl Sequencer {
         ts
     }
 
-    /// The leader's own state machine has applied everything up to `ts`.
-    pub fn applied(&mut self, ts: Timestamp) {
+    /// The leader's own state machine has applied everything up to `ts`. Returns the barrier's stamp if that was
+    /// the first to cover it.
+    pub fn applied(&mut self, ts: Timestamp) -> Option<Timestamp> {
         while self.in_flight.front().is_some_and(|e| e.ts <= ts) {
             self.in_flight.pop_front();
         }
-        self.barrier_applied |= self.barrier.is_some_and(|b| b <= ts);
+        let opened = self.barrier.filter(|b| !self.barrier_applied && *b <= ts);
+        self.barrier_applied |= opened.is_some();
+        opened
     }
 
     /// Whether the barrier is applied: before that nothing is closed and nothing read.
@@ -108,6 +111,11 @@ impl Sequencer {
     pub fn last_in_flight(&self, span: &KeySpan, upto: Timestamp) -> Option<Timestamp> {
         let touching = |e: &&InFlight| e.ts <= upto && e.span.touches(span);
         self.in_flight.iter().rev().find(touching).map(|e| e.ts)
+    }
+
+    /// What the entry that was stamped last may touch; `None` once it is applied.
+    pub fn last_span(&self) -> Option<&KeySpan> {
+        self.in_flight.back().map(|e| &e.span)
     }
 
     /// Number of entries in flight.

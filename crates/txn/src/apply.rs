@@ -22,6 +22,7 @@ use crate::fingerprint::fingerprint;
 use crate::ledger;
 use crate::overlay::{Overlay, damaged};
 use bytes::Bytes;
+use meridian_probe::{Event, emit};
 use meridian_proto::internal::v1::outcome::{
     Committed, IdExpired, IdInFuture, IdReused, Malformed, ReadsTooLarge, Refused, Result as Decision, StaleTimestamp,
     WrongShard,
@@ -110,6 +111,10 @@ fn apply_one(
         return Ok(outcome(ts, Decision::IdExpired(IdExpired {})));
     }
     let outcome = outcome(ts, decide(scope, state, &id, ts, mutation)?);
+    emit(|| {
+        let committed = matches!(outcome.result, Some(Decision::Committed(_)));
+        Event::Decided { shard: scope.shard, request: id, ts, committed }
+    });
     state.remember(id, LedgerRecord { fingerprint, outcome: Some(outcome.clone()) });
     Ok(outcome)
 }
