@@ -25,7 +25,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio_stream::StreamExt;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::TcpIncoming;
@@ -245,7 +245,19 @@ pub async fn start(config: NodeConfig, listeners: Listeners) -> Result<RunningNo
 async fn blocking<T: Send + 'static, E: Send + 'static>(
     work: impl FnOnce() -> Result<T, E> + Send + 'static,
 ) -> Result<T, E> {
-    match tokio::task::spawn_blocking(work).await {
+    joined(tokio::task::spawn_blocking(work).await)
+}
+
+/// Work that blocks for an open store.
+async fn blocking_on<T: Send + 'static, E: Send + 'static>(
+    store: &Store,
+    work: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<T, E> {
+    joined(store.run_blocking(work).await)
+}
+
+fn joined<T, E>(result: Result<Result<T, E>, JoinError>) -> Result<T, E> {
+    match result {
         Ok(result) => result,
         Err(e) => std::panic::resume_unwind(e.into_panic()),
     }
@@ -340,7 +352,7 @@ async fn follow_catalog(ctx: Context, mut changed: watch::Receiver<Timestamp>) {
         let catalog = ctx.catalog.clone();
         // Without a view the state is being replaced; that it was, is a change too.
         if let Some(view) = view
-            && let Err(e) = blocking(move || catalog.refresh(&view)).await
+            && let Err(e) = blocking_on(&ctx.store, move || catalog.refresh(&view)).await
         {
             tracing::error!("the catalog cannot be read: {e}");
         }
@@ -442,7 +454,7 @@ impl RunningNode {
             replica.stop().await;
         }
         let data = self.ctx.store.data.clone();
-        if let Err(e) = blocking(move || data.flush()).await {
+        if let Err(e) = blocking_on(&self.ctx.store, move || data.flush()).await {
             tracing::error!("the last flush failed; the log will be replayed: {e}");
         }
         let closed = self.ctx.store.on_close();
