@@ -10,13 +10,13 @@ use crate::codec;
 use crate::lease::{Moment, QuorumAcks};
 use crate::peers::{Class, MESSAGE_BYTES_MAX, NoPeer, Peers};
 use crate::raft_types::{Member, RaftVote, Raftish};
-use crate::snapshot::{SnapshotBundle, remove_dir};
-use bytes::Bytes;
+use crate::snapshot::SnapshotBundle;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
 use meridian_clock::{Clock, Mono};
 use meridian_proto::internal::v1 as pb;
 use meridian_proto::internal::v1::raft_client::RaftClient;
+use meridian_storage::{FileReader, StorageError};
 use meridian_transport::Channel;
 use meridian_types::{LeaderId, NodeId, ShardId};
 use openraft::OptionalSend;
@@ -37,7 +37,6 @@ use std::future::Future;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::io::AsyncReadExt;
 
 /// A stream whose oldest request is unanswered for this long is given up.
 const STALL_LIMIT: Duration = Duration::from_secs(2);
@@ -337,7 +336,8 @@ impl PeerLink {
         vote: RaftVote,
         snapshot: SnapshotOf<Raftish, SnapshotBundle>,
     ) -> io::Result<SnapshotResponse<Raftish>> {
-        let staged = snapshot.snapshot.maker.cut().await?;
+        let maker = snapshot.snapshot.maker;
+        let staged = maker.cut().await?;
         let header = pb::SnapshotHeader {
             target: Some(self.target()),
             vote: Some(codec::vote_to_pb(&vote)),
@@ -348,7 +348,8 @@ impl PeerLink {
             let _ = tx.send(pb::SnapshotChunk { part: Some(pb::snapshot_chunk::Part::Header(header)) }).await;
             for (i, file) in staged.manifest.files.iter().enumerate() {
                 let index = u32::try_from(i).map_err(io::Error::other)?;
-                send_file(&staged.dir.join(&file.name), index, &tx).await?;
+                let file = maker.files().open(&staged.dir.join(&file.name)).await.map_err(io::Error::other)?;
+                send_file(file, index, &tx).await.map_err(io::Error::other)?;
             }
             drop(tx);
             io::Result::Ok(())
@@ -359,7 +360,7 @@ impl PeerLink {
             client.install_snapshot(chunks).await.map_err(io::Error::other)
         };
         let (read, reply) = tokio::join!(reader, call);
-        remove_dir(&staged.dir)?;
+        maker.remove_dir(&staged.dir)?;
         read?;
         let vote = codec::vote_from_pb(reply?.into_inner().vote).map_err(io::Error::other)?;
         Ok(SnapshotResponse::new(vote))
@@ -367,21 +368,17 @@ impl PeerLink {
 }
 
 async fn send_file(
-    path: &std::path::Path,
+    mut file: FileReader,
     index: u32,
     tx: &tokio::sync::mpsc::Sender<pb::SnapshotChunk>,
-) -> io::Result<()> {
-    let mut file = tokio::fs::File::open(path).await?;
-    loop {
-        let mut chunk = Vec::with_capacity(CHUNK_BYTES);
-        if (&mut file).take(CHUNK_BYTES as u64).read_to_end(&mut chunk).await? == 0 {
-            return Ok(());
-        }
+) -> Result<(), StorageError> {
+    while let Some(chunk) = file.chunk(CHUNK_BYTES).await? {
         let crc32c = crc32c::crc32c(&chunk);
-        let data = pb::SnapshotData { file: index, bytes: Bytes::from(chunk), crc32c };
+        let data = pb::SnapshotData { file: index, bytes: chunk, crc32c };
         if tx.send(pb::SnapshotChunk { part: Some(pb::snapshot_chunk::Part::Data(data)) }).await.is_err() {
             // The peer has hung up; the call's own error says why.
             return Ok(());
         }
     }
+    Ok(())
 }

@@ -7,18 +7,17 @@ use crate::peers::MESSAGE_BYTES_MAX;
 use crate::raft_types::Raftish;
 use crate::replica::Replica;
 use crate::replicas::Replicas;
-use crate::snapshot::{SnapshotBundle, Staged, meta_of, remove_dir};
+use crate::snapshot::{SnapshotBundle, Staged, meta_of};
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use meridian_proto::internal::v1 as pb;
 use meridian_proto::internal::v1::raft_server::RaftServer;
+use meridian_storage::Files;
 use openraft::Snapshot;
 use openraft::raft::{
     AppendEntriesRequest, StreamAppendError, TransferLeaderError, TransferLeaderRequest, VoteRequest,
 };
-use std::io;
 use std::sync::Arc;
-use tokio::io::AsyncWriteExt;
 use tonic::{Request, Response, Status, Streaming};
 
 /// The gRPC service between nodes that carries Raft traffic.
@@ -174,8 +173,8 @@ impl pb::raft_server::Raft for RaftService {
         let vote = codec::vote_from_pb(header.vote).map_err(bad)?;
         let maker = replica.snapshots();
         let dir = maker.new_dir("in").map_err(failed)?;
-        if let Err(e) = receive(&mut chunks, &dir, &manifest).await {
-            remove_dir(&dir).map_err(failed)?;
+        if let Err(e) = receive(&mut chunks, &maker.files(), &dir, &manifest).await {
+            maker.remove_dir(&dir).map_err(failed)?;
             return Err(e);
         }
         let state = manifest.state.clone().ok_or_else(|| bad("a snapshot without a position"))?;
@@ -191,28 +190,28 @@ impl pb::raft_server::Raft for RaftService {
 /// are installed.
 async fn receive(
     chunks: &mut Streaming<pb::SnapshotChunk>,
+    files: &Files,
     dir: &std::path::Path,
     manifest: &pb::SnapshotManifest,
 ) -> Result<(), Status> {
-    let mut files = Vec::new();
+    let mut writers = Vec::new();
     for file in &manifest.files {
         let plain = std::path::Path::new(&file.name).file_name().is_some_and(|n| n == file.name.as_str());
         if !plain {
             return Err(bad("a snapshot file whose name is a path"));
         }
-        files.push(tokio::fs::File::create(dir.join(&file.name)).await.map_err(failed)?);
+        writers.push(files.create(&dir.join(&file.name)).await.map_err(failed)?);
     }
     while let Some(chunk) = chunks.message().await? {
         let Some(pb::snapshot_chunk::Part::Data(data)) = chunk.part else { return Err(bad("a second header")) };
         if crc32c::crc32c(&data.bytes) != data.crc32c {
             return Err(Status::data_loss("a snapshot chunk whose checksum does not match"));
         }
-        let file = files.get_mut(data.file as usize).ok_or_else(|| bad("a chunk of no file"))?;
-        file.write_all(&data.bytes).await.map_err(failed)?;
+        let file = writers.get_mut(data.file as usize).ok_or_else(|| bad("a chunk of no file"))?;
+        file.write(&data.bytes).await.map_err(failed)?;
     }
-    for mut file in files {
-        file.flush().await.map_err(failed)?;
-        file.sync_all().await.map_err(|e: io::Error| failed(e))?;
+    for file in writers {
+        file.finish().await.map_err(failed)?;
     }
     Ok(())
 }

@@ -4,7 +4,7 @@
 use crate::codec;
 use crate::raft_types::{RaftSnapshotMeta, Raftish};
 use meridian_proto::internal::v1 as pb;
-use meridian_storage::{DataView, StorageError, Store};
+use meridian_storage::{DataView, Files, StorageError, Store};
 use meridian_types::{KeyRange, ShardId, TableId};
 use openraft::Snapshot;
 use std::io;
@@ -62,7 +62,7 @@ impl SnapshotMaker {
     /// Flushes the data, then returns the durable state.
     pub(crate) async fn flush(self: &Arc<Self>) -> io::Result<RaftSnapshot> {
         let data = self.store.data.clone();
-        blocking(move || data.flush()).await?;
+        self.blocking(move || data.flush()).await?;
         let nothing = || Snapshot { meta: RaftSnapshotMeta::default(), snapshot: self.bundle() };
         Ok(self.current()?.unwrap_or_else(nothing))
     }
@@ -72,9 +72,19 @@ impl SnapshotMaker {
     pub(crate) fn new_dir(&self, purpose: &str) -> io::Result<PathBuf> {
         let n = self.next.fetch_add(1, Ordering::Relaxed);
         let dir = self.store.snapshots_dir().join(format!("{}-{purpose}-{n}", self.shard));
-        remove_dir(&dir)?;
-        std::fs::create_dir_all(&dir)?;
+        self.remove_dir(&dir)?;
+        self.files().create_dir(&dir).map_err(io::Error::other)?;
         Ok(dir)
+    }
+
+    /// Where the files of snapshots lie.
+    pub(crate) fn files(&self) -> Files {
+        self.store.files()
+    }
+
+    /// Removes a folder; one that is not there is fine.
+    pub(crate) fn remove_dir(&self, dir: &Path) -> io::Result<()> {
+        self.files().remove_dir(dir).map_err(io::Error::other)
     }
 
     /// Cuts the files of the state as it is now.
@@ -85,8 +95,8 @@ impl SnapshotMaker {
     async fn cut_into(self: &Arc<Self>, dir: PathBuf) -> io::Result<Staged> {
         let maker = self.clone();
         let into = dir.clone();
-        let manifest =
-            blocking(move || maker.store.data.build_snapshot(maker.shard, maker.table, &maker.range, &into)).await?;
+        let build = move || maker.store.data.build_snapshot(maker.shard, maker.table, &maker.range, &into);
+        let manifest = self.blocking(build).await?;
         Ok(Staged { dir, manifest })
     }
 
@@ -101,9 +111,10 @@ impl SnapshotMaker {
         let Staged { dir, manifest } = staged.clone();
         self.replaced.fetch_add(1, Ordering::SeqCst);
         // A failed installation leaves the state half replaced, and the number odd: it is not served any more.
-        blocking(move || maker.store.install_snapshot(maker.shard, maker.table, &maker.range, &dir, &manifest)).await?;
+        let install = move || maker.store.install_snapshot(maker.shard, maker.table, &maker.range, &dir, &manifest);
+        self.blocking(install).await?;
         self.replaced.fetch_add(1, Ordering::SeqCst);
-        remove_dir(&staged.dir)
+        self.remove_dir(&staged.dir)
     }
 
     /// A consistent view of the state, unless it is being replaced right now.
@@ -112,6 +123,13 @@ impl SnapshotMaker {
         let view = self.store.data.view();
         let whole = before.is_multiple_of(2) && before == self.replaced.load(Ordering::SeqCst);
         whole.then_some(view)
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, StorageError> + Send + 'static,
+    ) -> io::Result<T> {
+        self.store.run_blocking(work).await.map_err(io::Error::other)?.map_err(io::Error::other)
     }
 }
 
@@ -122,16 +140,4 @@ pub(crate) fn meta_of(state: &pb::ShardState) -> io::Result<RaftSnapshotMeta> {
         last_log_id: codec::opt_log_id_from_pb(state.applied).map_err(invalid)?,
         last_membership: codec::stored_membership_from_pb(state.membership.clone()).map_err(invalid)?,
     })
-}
-
-/// Removes a folder; one that is not there is fine.
-pub(crate) fn remove_dir(dir: &Path) -> io::Result<()> {
-    match std::fs::remove_dir_all(dir) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
-        _ => Ok(()),
-    }
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, StorageError> + Send + 'static) -> io::Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?.map_err(io::Error::other)
 }

@@ -24,7 +24,7 @@ use meridian_types::{KeyRange, Limits, NodeId, RaftTiming, ShardId, TableId, Tim
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic_health::server::HealthReporter;
@@ -193,11 +193,17 @@ async fn from_seeds(
     })
 }
 
-/// Runs blocking work beside the asynchronous threads.
-pub(crate) async fn blocking<T: Send + 'static, E: Send + 'static>(
+/// Work that blocks for an open store.
+async fn blocking_on<T: Send + 'static, E: Send + 'static>(
+    store: &Store,
     work: impl FnOnce() -> Result<T, E> + Send + 'static,
 ) -> Result<T, E> {
-    match tokio::task::spawn_blocking(work).await {
+    joined(store.run_blocking(work).await)
+}
+
+/// The result of work that was done on another thread; its panic goes on here.
+pub(crate) fn joined<T, E>(result: Result<Result<T, E>, JoinError>) -> Result<T, E> {
+    match result {
         Ok(result) => result,
         Err(e) => std::panic::resume_unwind(e.into_panic()),
     }
@@ -233,7 +239,7 @@ async fn follow_catalog(ctx: Context, mut changed: watch::Receiver<Timestamp>) {
         let catalog = ctx.catalog.clone();
         // Without a view the state is being replaced; that it was, is a change too.
         if let Some(view) = view
-            && let Err(e) = blocking(move || catalog.refresh(&view)).await
+            && let Err(e) = blocking_on(&ctx.store, move || catalog.refresh(&view)).await
         {
             tracing::error!("the catalog cannot be read: {e}");
         }

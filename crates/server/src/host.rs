@@ -120,15 +120,15 @@ impl Host {
         }
         let store = self.ctx.store.clone();
         // The log, and the scope beside it, goes last: while it is there, a restart comes back to finish this.
-        let removed = tokio::task::spawn_blocking(move || {
+        let remove = move || {
             let log = store.raft.shard(shard);
             if let Some((table, range)) = scope_of(log.get_mark(SCOPE)?) {
                 store.data.clear_shard(shard, table, &range)?;
                 store.data.flush()?;
             }
             log.destroy()
-        });
-        match removed.await {
+        };
+        match self.ctx.store.run_blocking(remove).await {
             Ok(Ok(())) => tracing::info!(%shard, "replica of a dropped table removed"),
             Ok(Err(e)) => tracing::error!(%shard, "a dropped table's data cannot be removed: {e}"),
             Err(e) => tracing::error!(%shard, "removing a dropped table's data failed: {e}"),

@@ -3,7 +3,7 @@
 //! The parts that make a node what it is are put together in `boot.rs`; here they get sockets, a clock and a store of
 //! the real machine, and are taken apart again.
 
-use crate::boot::{Booted, Environment, blocking, boot, wait_ready};
+use crate::boot::{Booted, Environment, boot, joined, wait_ready};
 use crate::config::NodeConfig;
 use crate::incoming::Cuttable;
 use meridian_api::{Context, http_routes};
@@ -100,12 +100,12 @@ pub async fn start(config: NodeConfig, listeners: Listeners) -> Result<RunningNo
     }
     let clock = Clock::open(&config.clock)?;
     let dir = config.data_dir.clone();
-    let store = blocking(move || {
+    let opening = tokio::task::spawn_blocking(move || {
         let store = Store::open(&dir, StoreOptions::default())?;
         store.resume_installs()?;
         Ok::<_, StorageError>(store)
-    })
-    .await?;
+    });
+    let store = joined(opening.await)?;
     let local = |l: &TcpListener| {
         l.local_addr().map_err(|source| StartError::Listen { address: config.listen.clone(), source })
     };
@@ -220,7 +220,7 @@ impl RunningNode {
             replica.stop().await;
         }
         let data = self.ctx.store.data.clone();
-        if let Err(e) = blocking(move || data.flush()).await {
+        if let Err(e) = joined(tokio::task::spawn_blocking(move || data.flush()).await) {
             tracing::error!("the last flush failed; the log will be replayed: {e}");
         }
         let closed = self.ctx.store.on_close();

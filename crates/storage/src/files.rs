@@ -1,39 +1,145 @@
-//! Small file operations whose results survive a power loss.
+//! The files of snapshots: on the file system for RocksDB, on the simulated disk for a simulated store. Operations
+//! say what of their result survives a power loss.
+//!
+//! The operations of this crate block. Those that other crates use to send and receive snapshots are asynchronous.
 
 use crate::StorageError;
+#[cfg(feature = "simulation")]
+use crate::sim::{SimDb, SimFiles};
+use bytes::Bytes;
 use std::fs::File;
 use std::io::{Read as _, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 /// Bytes read at a time when a file is checksummed.
 const CHUNK_BYTES: usize = 1 << 20;
 
-/// Writes a whole file and syncs it. The folder's entry needs [`sync_dir`] as well.
-pub(crate) fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), StorageError> {
-    let mut file = File::create(path).map_err(StorageError::file("create", path))?;
-    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(StorageError::file("write", path))
+/// Access to the files beside a store, drawn from it with [`Store::files`](crate::Store::files). Clones are equal.
+#[derive(Clone)]
+pub struct Files {
+    place: Place,
 }
 
-/// Syncs a file that somebody else has written.
-pub(crate) fn sync_file(path: &Path) -> Result<(), StorageError> {
-    File::open(path).and_then(|f| f.sync_all()).map_err(StorageError::file("sync", path))
+#[derive(Clone)]
+enum Place {
+    Real,
+    #[cfg(feature = "simulation")]
+    Simulated(SimFiles),
 }
 
-/// Makes created, renamed and removed names in a folder durable.
-pub(crate) fn sync_dir(path: &Path) -> Result<(), StorageError> {
-    File::open(path).and_then(|f| f.sync_all()).map_err(StorageError::file("sync", path))
-}
+impl Files {
+    /// The file system.
+    pub fn real() -> Self {
+        Self { place: Place::Real }
+    }
 
-/// Removes a folder with everything in it; one that is not there counts as removed.
-pub(crate) fn remove_dir(path: &Path) -> Result<(), StorageError> {
-    match std::fs::remove_dir_all(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(StorageError::file("remove", path)(e)),
-        _ => Ok(()),
+    #[cfg(feature = "simulation")]
+    pub(crate) fn simulated(db: &SimDb) -> Self {
+        Self { place: Place::Simulated(db.files()) }
+    }
+
+    /// Makes a folder and those that it is in. Its name needs [`Files::sync_dir`] to survive.
+    pub fn create_dir(&self, path: &Path) -> Result<(), StorageError> {
+        match &self.place {
+            Place::Real => std::fs::create_dir_all(path).map_err(StorageError::file("create", path)),
+            #[cfg(feature = "simulation")]
+            Place::Simulated(files) => files.create_dir(path),
+        }
+    }
+
+    /// Removes a folder with everything in it; one that is not there counts as removed.
+    pub fn remove_dir(&self, path: &Path) -> Result<(), StorageError> {
+        match &self.place {
+            Place::Real => match std::fs::remove_dir_all(path) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(StorageError::file("remove", path)(e)),
+                _ => Ok(()),
+            },
+            #[cfg(feature = "simulation")]
+            Place::Simulated(files) => files.remove_dir(path),
+        }
+    }
+
+    /// Makes a new file, or empties the one that is there.
+    pub async fn create(&self, path: &Path) -> Result<FileWriter, StorageError> {
+        let file = match &self.place {
+            Place::Real => {
+                let file = tokio::fs::File::create(path).await.map_err(StorageError::file("create", path))?;
+                Writing::Real(file)
+            }
+            #[cfg(feature = "simulation")]
+            Place::Simulated(files) => {
+                files.create(path)?;
+                Writing::Simulated(files.clone())
+            }
+        };
+        Ok(FileWriter { path: path.to_owned(), file })
+    }
+
+    /// Opens a file for reading from its beginning.
+    pub async fn open(&self, path: &Path) -> Result<FileReader, StorageError> {
+        let file = match &self.place {
+            Place::Real => Reading::Real(tokio::fs::File::open(path).await.map_err(StorageError::file("open", path))?),
+            #[cfg(feature = "simulation")]
+            Place::Simulated(files) => Reading::Simulated { rest: files.read(path)?, files: files.clone() },
+        };
+        Ok(FileReader { path: path.to_owned(), file })
+    }
+
+    /// Writes a whole file and syncs it. The folder's entry needs [`Files::sync_dir`] as well.
+    pub(crate) fn write_synced(&self, path: &Path, bytes: &[u8]) -> Result<(), StorageError> {
+        match &self.place {
+            Place::Real => {
+                let mut file = File::create(path).map_err(StorageError::file("create", path))?;
+                file.write_all(bytes).and_then(|()| file.sync_all()).map_err(StorageError::file("write", path))
+            }
+            #[cfg(feature = "simulation")]
+            Place::Simulated(files) => {
+                files.create(path)?;
+                files.append(path, bytes)?;
+                files.sync_file(path)
+            }
+        }
+    }
+
+    /// Syncs a file that somebody else has written.
+    pub(crate) fn sync_file(&self, path: &Path) -> Result<(), StorageError> {
+        match &self.place {
+            Place::Real => File::open(path).and_then(|f| f.sync_all()).map_err(StorageError::file("sync", path)),
+            #[cfg(feature = "simulation")]
+            Place::Simulated(files) => files.sync_file(path),
+        }
+    }
+
+    /// Makes created, renamed and removed names in a folder durable. Blocks for the disk.
+    pub fn sync_dir(&self, path: &Path) -> Result<(), StorageError> {
+        match &self.place {
+            Place::Real => File::open(path).and_then(|f| f.sync_all()).map_err(StorageError::file("sync", path)),
+            #[cfg(feature = "simulation")]
+            Place::Simulated(files) => files.sync_dir(path),
+        }
+    }
+
+    /// The whole content of a small file.
+    pub(crate) fn read(&self, path: &Path) -> Result<Bytes, StorageError> {
+        match &self.place {
+            Place::Real => std::fs::read(path).map(Bytes::from).map_err(StorageError::file("read", path)),
+            #[cfg(feature = "simulation")]
+            Place::Simulated(files) => files.read(path),
+        }
+    }
+
+    /// Length and crc32c of a file's content.
+    pub(crate) fn checksum(&self, path: &Path) -> Result<(u64, u32), StorageError> {
+        match &self.place {
+            Place::Real => checksum(path),
+            #[cfg(feature = "simulation")]
+            Place::Simulated(files) => files.read(path).map(|bytes| (bytes.len() as u64, crc32c::crc32c(&bytes))),
+        }
     }
 }
 
-/// Length and crc32c of a file's content.
-pub(crate) fn checksum(path: &Path) -> Result<(u64, u32), StorageError> {
+fn checksum(path: &Path) -> Result<(u64, u32), StorageError> {
     let mut file = File::open(path).map_err(StorageError::file("open", path))?;
     let mut chunk = vec![0; CHUNK_BYTES];
     let (mut length, mut crc) = (0, 0);
@@ -44,5 +150,76 @@ pub(crate) fn checksum(path: &Path) -> Result<(u64, u32), StorageError> {
         }
         length += read as u64;
         crc = crc32c::crc32c_append(crc, &chunk[..read]);
+    }
+}
+
+/// A new file that is being written.
+pub struct FileWriter {
+    path: PathBuf,
+    file: Writing,
+}
+
+enum Writing {
+    Real(tokio::fs::File),
+    #[cfg(feature = "simulation")]
+    Simulated(SimFiles),
+}
+
+impl FileWriter {
+    /// Appends bytes.
+    pub async fn write(&mut self, bytes: &[u8]) -> Result<(), StorageError> {
+        match &mut self.file {
+            Writing::Real(file) => file.write_all(bytes).await.map_err(StorageError::file("write", &self.path)),
+            #[cfg(feature = "simulation")]
+            Writing::Simulated(files) => files.append(&self.path, bytes),
+        }
+    }
+
+    /// Ends the file; its content is durable on return.
+    pub async fn finish(self) -> Result<(), StorageError> {
+        match self.file {
+            Writing::Real(mut file) => {
+                let failed = || StorageError::file("sync", &self.path);
+                file.flush().await.map_err(failed())?;
+                file.sync_all().await.map_err(failed())
+            }
+            #[cfg(feature = "simulation")]
+            Writing::Simulated(files) => files.sync_file(&self.path),
+        }
+    }
+}
+
+/// A file that is being read.
+pub struct FileReader {
+    path: PathBuf,
+    file: Reading,
+}
+
+enum Reading {
+    Real(tokio::fs::File),
+    #[cfg(feature = "simulation")]
+    Simulated {
+        files: SimFiles,
+        rest: Bytes,
+    },
+}
+
+impl FileReader {
+    /// The next bytes: as many as asked for, fewer at the end, `None` after it.
+    pub async fn chunk(&mut self, bytes_max: usize) -> Result<Option<Bytes>, StorageError> {
+        let chunk: Bytes = match &mut self.file {
+            Reading::Real(file) => {
+                let mut chunk = Vec::with_capacity(bytes_max);
+                let read = file.take(bytes_max as u64).read_to_end(&mut chunk).await;
+                read.map_err(StorageError::file("read", &self.path))?;
+                chunk.into()
+            }
+            #[cfg(feature = "simulation")]
+            Reading::Simulated { files, rest } => {
+                files.check()?;
+                rest.split_to(bytes_max.min(rest.len()))
+            }
+        };
+        Ok((!chunk.is_empty()).then_some(chunk))
     }
 }

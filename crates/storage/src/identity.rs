@@ -1,9 +1,9 @@
 //! The record that ties the two stores, the node and the cluster together.
 
+use crate::engine::{Db, IDENTITY_FAMILY};
 use crate::error::{StorageError, StoreName};
 use meridian_proto::internal::v1::StoreIdentity;
 use prost::Message as _;
-use rocksdb::{DB, FlushOptions, WriteOptions};
 
 /// Format of everything that this crate writes. Raised by every change that an older build cannot read.
 pub(crate) const FORMAT: u32 = 1;
@@ -11,16 +11,16 @@ pub(crate) const FORMAT: u32 = 1;
 /// Where the identity lies, in the default column family of both stores.
 const KEY: &[u8] = b"identity";
 
-/// A new identity with a random incarnation, of no cluster yet.
-pub(crate) fn draw() -> StoreIdentity {
-    StoreIdentity { format: FORMAT, cluster_id: String::new(), node: 0, incarnation: rand::random() }
+/// A new identity of no cluster yet. The incarnation has to be random.
+pub(crate) fn fresh(incarnation: u64) -> StoreIdentity {
+    StoreIdentity { format: FORMAT, cluster_id: String::new(), node: 0, incarnation }
 }
 
 /// Reads the identity of one store and refuses formats that this build does not know.
-pub(crate) fn read(db: &DB, store: StoreName) -> Result<StoreIdentity, StorageError> {
-    let bytes = db.get(KEY).map_err(StorageError::engine("read the store's identity"))?;
-    let bytes = bytes.ok_or(StorageError::IdentityMissing { missing: store })?;
-    let identity = StoreIdentity::decode(bytes.as_slice())
+pub(crate) fn read(db: &Db, store: StoreName) -> Result<StoreIdentity, StorageError> {
+    let decoded = db.get(IDENTITY_FAMILY, KEY, "read the store's identity", |bytes| StoreIdentity::decode(bytes))?;
+    let identity = decoded
+        .ok_or(StorageError::IdentityMissing { missing: store })?
         .map_err(|e| StorageError::corrupt(format!("identity of {store}: {e}")))?;
     if identity.format > FORMAT {
         return Err(StorageError::FormatTooNew { found: identity.format, known: FORMAT });
@@ -30,12 +30,6 @@ pub(crate) fn read(db: &DB, store: StoreName) -> Result<StoreIdentity, StorageEr
 
 /// Writes the identity and waits until it is in a synced file. It bypasses the write-ahead log, so that it pins
 /// none of it.
-pub(crate) fn write(db: &DB, identity: &StoreIdentity) -> Result<(), StorageError> {
-    let failed = || StorageError::engine("write the store's identity");
-    let mut unlogged = WriteOptions::default();
-    unlogged.disable_wal(true);
-    db.put_opt(KEY, identity.encode_to_vec(), &unlogged).map_err(failed())?;
-    let mut wait = FlushOptions::default();
-    wait.set_wait(true);
-    db.flush_opt(&wait).map_err(failed())
+pub(crate) fn write(db: &Db, identity: &StoreIdentity) -> Result<(), StorageError> {
+    db.put_flushed(IDENTITY_FAMILY, KEY, &identity.encode_to_vec(), "write the store's identity")
 }

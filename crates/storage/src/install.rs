@@ -1,6 +1,6 @@
 //! Installs a snapshot so that a crash at any step leaves either the old state or the new one (invariants, rule D2).
 //!
-//! 1. The received files are checked against the manifest.
+//! 1. The received files are checked against the manifest, and their names made durable.
 //! 2. An "installing" mark is synced into `raft/`.
 //! 3. The shard is cleared, the files are ingested, the position is put, everything is flushed. Ingested files are
 //!    durable at once, the position only with the flush: between the two the disk holds new data under an old or
@@ -16,7 +16,6 @@ use bytes::Bytes;
 use meridian_proto::internal::v1::{InstallMark, SnapshotManifest};
 use meridian_types::{KeyRange, ShardId, TableId};
 use prost::Message as _;
-use rocksdb::IngestExternalFileOptions;
 use std::path::{Path, PathBuf};
 
 /// Name of the mark that is in `raft/` while a snapshot is being installed.
@@ -43,7 +42,8 @@ impl Store {
             let (snapshot_id, why) = (manifest.snapshot_id.clone(), format!("it is of {}", ShardId(manifest.shard)));
             return Err(StorageError::BadSnapshot { shard, snapshot_id, why });
         }
-        verify_snapshot(dir, manifest)?;
+        verify_snapshot(&self.files(), dir, manifest)?;
+        self.keep_staged(dir)?;
         let mark = InstallMark {
             dir: self.relative(dir)?,
             manifest: Some(manifest.clone()),
@@ -80,7 +80,7 @@ impl Store {
         let range = KeyRange { start: mark.start, end: mark.end };
         let dir = self.dir().join(&mark.dir);
         tracing::warn!(shard = %log.shard(), snapshot = manifest.snapshot_id, "installing an interrupted snapshot again");
-        verify_snapshot(&dir, &manifest)?;
+        verify_snapshot(&self.files(), &dir, &manifest)?;
         self.replace(log.shard(), TableId(mark.table), &range, &dir, &manifest)?;
         log.mark(MARK, None)
     }
@@ -112,9 +112,17 @@ impl Store {
         if paths.is_empty() {
             return Ok(());
         }
-        let options = IngestExternalFileOptions::default();
-        let ingested = self.data.db().ingest_external_file_cf_opts(self.data.cf(family), &options, paths);
-        ingested.map_err(StorageError::engine("ingest a snapshot"))
+        self.data.db().ingest(family.name(), paths)
+    }
+
+    /// Makes the names of the staged files durable, and their folder's: their content is, whoever wrote them.
+    fn keep_staged(&self, dir: &Path) -> Result<(), StorageError> {
+        let files = self.files();
+        files.sync_dir(dir)?;
+        match dir.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => files.sync_dir(parent),
+            _ => Ok(()),
+        }
     }
 
     /// How the mark names a folder: relative inside the data directory, which may be moved between two starts.

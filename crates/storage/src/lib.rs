@@ -11,20 +11,30 @@
 //!
 //! Both carry the same random incarnation; a directory in which one of them is missing or foreign is refused
 //! (rule D4).
+//!
+//! Below both lies a narrow seam, an ordered key-value database. With the feature `simulation` a disk in memory,
+//! `SimDisk`, can be put under it: it runs without files and threads, is deterministic, and loses power when a test
+//! says so. The shipped program is built without that feature and has RocksDB alone.
 
 mod data;
+mod engine;
 mod error;
 mod files;
 mod identity;
 mod install;
 mod options;
 mod raft;
+#[cfg(feature = "simulation")]
+mod sim;
 mod snapshot;
 mod store;
 
 pub use data::{DataBatch, DataStore, DataView, ScanResult, ScanRow, Version};
 pub use error::{StorageError, StoreName};
+pub use files::{FileReader, FileWriter, Files};
 pub use options::{FatalHook, StoreOptions};
 pub use raft::{RaftLog, RaftLogStore, SyncDone, SyncStats};
+#[cfg(feature = "simulation")]
+pub use sim::{SimDisk, SimDiskOptions, SimDiskStats};
 pub use snapshot::{read_manifest, verify_snapshot};
 pub use store::{Store, StoreClosed};

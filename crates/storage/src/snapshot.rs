@@ -5,12 +5,11 @@
 //! (invariants, rule D3). Files are synced before the manifest is written: a folder with a whole manifest is whole.
 
 use crate::data::{DataStore, DataView, Family, Span, ledger_span};
-use crate::{StorageError, files};
-use bytes::Bytes;
+use crate::engine::{Reach, Scan};
+use crate::{Files, StorageError};
 use meridian_proto::internal::v1::{ShardState, SnapshotFile, SnapshotManifest};
 use meridian_types::{KeyRange, ShardId, TableId};
 use prost::Message as _;
-use rocksdb::{DBRawIterator, Options, ReadOptions, SstFileWriter};
 use std::path::{Component, Path};
 
 /// Format of manifests and of the files they name.
@@ -49,56 +48,34 @@ impl DataView {
         range: &KeyRange,
         dir: &Path,
     ) -> Result<SnapshotManifest, StorageError> {
-        files::remove_dir(dir)?;
-        std::fs::create_dir_all(dir).map_err(StorageError::file("create", dir))?;
+        let files = self.engine().files();
+        files.remove_dir(dir)?;
+        files.create_dir(dir)?;
         let state = self.shard_state(shard)?;
         let mut listed = self.write_files(Family::Versions, Span::of(table, range), dir)?;
         listed.extend(self.write_files(Family::Ledger, ledger_span(shard), dir)?);
         let snapshot_id = snapshot_id(shard, state.as_ref());
         let manifest = SnapshotManifest { format: FORMAT, shard: shard.0, snapshot_id, state, files: listed };
-        write_manifest(dir, &manifest)?;
+        write_manifest(&files, dir, &manifest)?;
         Ok(manifest)
     }
 
     /// Copies one span of a family into as many files as it needs, maybe none.
     fn write_files(&self, family: Family, span: Span, dir: &Path) -> Result<Vec<SnapshotFile>, StorageError> {
-        let mut read = ReadOptions::default();
-        read.set_total_order_seek(true);
-        read.fill_cache(false);
-        read.set_iterate_lower_bound(span.start);
-        if let Some(end) = span.end {
-            read.set_iterate_upper_bound(end);
-        }
-        let options = self.file_options(family);
-        let mut iter = self.iter(family, read);
+        let files = self.engine().files();
+        let mut iter = self.iter(family, Scan { start: Some(span.start), end: span.end, reach: Reach::Once });
         iter.seek_to_first();
         let mut listed = Vec::new();
-        while iter.valid() {
+        while iter.key().is_some() {
             let name = format!("{}-{:06}.sst", family.name(), listed.len());
             let path = dir.join(&name);
-            write_file(&mut iter, &options, &path)?;
-            let (bytes, crc32c) = files::checksum(&path)?;
+            self.engine().write_file(family.name(), &mut iter, &path, FILE_BYTES_MAX)?;
+            let (bytes, crc32c) = files.checksum(&path)?;
             listed.push(SnapshotFile { name, family: family.name().to_owned(), bytes, crc32c });
         }
-        iter.status().map_err(StorageError::engine("read for a snapshot"))?;
+        iter.status("read for a snapshot")?;
         Ok(listed)
     }
-}
-
-/// Moves rows from the iterator into one file until it is full or the rows are at an end.
-fn write_file(iter: &mut DBRawIterator<'_>, options: &Options, path: &Path) -> Result<(), StorageError> {
-    let failed = || StorageError::engine("write a snapshot file");
-    let mut writer = SstFileWriter::create(options);
-    writer.open(path).map_err(failed())?;
-    while let Some((key, value)) = iter.item() {
-        writer.put(key, value).map_err(failed())?;
-        iter.next();
-        if writer.file_size() >= FILE_BYTES_MAX {
-            break;
-        }
-    }
-    writer.finish().map_err(failed())?;
-    files::sync_file(path)
 }
 
 /// Names the state that a snapshot holds: the same position gives the same name on every replica.
@@ -110,24 +87,24 @@ fn snapshot_id(shard: ShardId, state: Option<&ShardState>) -> String {
     format!("{shard}-T{term}-n{node}-{index}-{ts}")
 }
 
-fn write_manifest(dir: &Path, manifest: &SnapshotManifest) -> Result<(), StorageError> {
+fn write_manifest(files: &Files, dir: &Path, manifest: &SnapshotManifest) -> Result<(), StorageError> {
     let body = manifest.encode_to_vec();
     let mut framed = crc32c::crc32c(&body).to_be_bytes().to_vec();
     framed.extend_from_slice(&body);
-    files::write_synced(&dir.join(MANIFEST), &framed)?;
-    files::sync_dir(dir)
+    files.write_synced(&dir.join(MANIFEST), &framed)?;
+    files.sync_dir(dir)
 }
 
 /// Reads the manifest of a folder in which a snapshot was built.
-pub fn read_manifest(dir: &Path) -> Result<SnapshotManifest, StorageError> {
+pub fn read_manifest(files: &Files, dir: &Path) -> Result<SnapshotManifest, StorageError> {
     let path = dir.join(MANIFEST);
-    let framed = std::fs::read(&path).map_err(StorageError::file("read", &path))?;
+    let framed = files.read(&path)?;
     let bad = || StorageError::corrupt(format!("snapshot manifest {}", path.display()));
     let (crc, body) = framed.split_first_chunk().ok_or_else(bad)?;
     if u32::from_be_bytes(*crc) != crc32c::crc32c(body) {
         return Err(bad());
     }
-    SnapshotManifest::decode(Bytes::copy_from_slice(body)).map_err(|_| bad())
+    SnapshotManifest::decode(framed.slice_ref(body)).map_err(|_| bad())
 }
 
 /// Checks that the files which the manifest names are in `dir`, whole and as they were built. The manifest may come
@@ -135,7 +112,7 @@ pub fn read_manifest(dir: &Path) -> Result<SnapshotManifest, StorageError> {
 ///
 /// * Errors: [`StorageError::BadSnapshot`] for a manifest that cannot be used, [`StorageError::Corrupt`] for a file
 ///   that is not what the manifest says, [`StorageError::File`] for one that cannot be read.
-pub fn verify_snapshot(dir: &Path, manifest: &SnapshotManifest) -> Result<(), StorageError> {
+pub fn verify_snapshot(files: &Files, dir: &Path, manifest: &SnapshotManifest) -> Result<(), StorageError> {
     let bad = |why: String| {
         let (shard, snapshot_id) = (ShardId(manifest.shard), manifest.snapshot_id.clone());
         Err(StorageError::BadSnapshot { shard, snapshot_id, why })
@@ -151,7 +128,7 @@ pub fn verify_snapshot(dir: &Path, manifest: &SnapshotManifest) -> Result<(), St
             Some(Family::Versions | Family::Ledger) => {}
             Some(Family::Shards) | None => return bad(format!("`{}` has no family `{}`", file.name, file.family)),
         }
-        let (bytes, crc32c) = files::checksum(&dir.join(&file.name))?;
+        let (bytes, crc32c) = files.checksum(&dir.join(&file.name))?;
         if (bytes, crc32c) != (file.bytes, file.crc32c) {
             let expected = format!("{} bytes, crc32c {:08x}", file.bytes, file.crc32c);
             let what = format!("snapshot file `{}` has {bytes} bytes, crc32c {crc32c:08x}, not {expected}", file.name);

@@ -4,7 +4,7 @@ use crate::data::DataStore;
 use crate::error::{StorageError, StoreName};
 use crate::options::StoreOptions;
 use crate::raft::RaftLogStore;
-use crate::{files, identity};
+use crate::{Files, identity};
 use meridian_proto::internal::v1::StoreIdentity;
 use meridian_types::NodeId;
 use rocksdb::Cache;
@@ -65,9 +65,33 @@ impl Store {
                 DataStore::open(&dir.join(StoreName::Data.folder()), &options, &cache)?,
             ),
         };
+        Self::of(raft, data, dir)
+    }
+
+    /// Opens the store on a simulated disk, or makes it if the disk is empty. `on_fatal` is called when a sync of
+    /// the raft log has failed.
+    ///
+    /// * Errors: as [`Store::open`], and [`StorageError::File`] while a living handle has the disk open.
+    #[cfg(feature = "simulation")]
+    pub fn open_simulated(disk: &crate::SimDisk, on_fatal: crate::FatalHook) -> Result<Self, StorageError> {
+        let raft = RaftLogStore::open_simulated(disk, on_fatal)?;
+        let data = DataStore::open_simulated(disk)?;
+        let missing = |db, name| matches!(identity::read(db, name), Err(StorageError::IdentityMissing { .. }));
+        // Both are written within one call, so no crash comes between.
+        if missing(raft.db(), StoreName::Raft) && missing(data.db(), StoreName::Data) {
+            let identity = identity::fresh(disk.draw_incarnation());
+            identity::write(raft.db(), &identity)?;
+            identity::write(data.db(), &identity)?;
+        }
+        Self::of(raft, data, Path::new(crate::sim::DIR))
+    }
+
+    fn of(raft: RaftLogStore, data: DataStore, dir: &Path) -> Result<Self, StorageError> {
         let identity = reconcile(&raft, &data)?;
-        let snapshots = dir.join(SNAPSHOTS);
-        std::fs::create_dir_all(&snapshots).map_err(StorageError::file("create", &snapshots))?;
+        let files = data.db().files();
+        files.create_dir(&dir.join(SNAPSHOTS))?;
+        // Snapshots are synced inside it; its own name must not be lost under them.
+        files.sync_dir(dir)?;
         Ok(Self { raft, data, dir: Arc::new(dir.to_owned()), identity: Arc::new(Mutex::new(identity)) })
     }
 
@@ -110,6 +134,20 @@ impl Store {
         self.dir.join(SNAPSHOTS)
     }
 
+    /// Access to the files of snapshots, wherever this store keeps them.
+    pub fn files(&self) -> Files {
+        self.data.db().files()
+    }
+
+    /// Runs work on the store that blocks without holding up the asynchronous runtime; see
+    /// [`DataStore::run_blocking`].
+    pub async fn run_blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, tokio::task::JoinError> {
+        self.data.run_blocking(work).await
+    }
+
     fn lock(&self) -> MutexGuard<'_, StoreIdentity> {
         self.identity.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -117,19 +155,19 @@ impl Store {
 
 /// Makes both stores under the protection of the `CREATING` file, which is durably gone before anything is used.
 fn create(dir: &Path, options: &StoreOptions, cache: &Cache) -> Result<(RaftLogStore, DataStore), StorageError> {
-    let creating = dir.join(CREATING);
-    files::write_synced(&creating, b"")?;
-    files::sync_dir(dir)?;
+    let (creating, files) = (dir.join(CREATING), Files::real());
+    files.write_synced(&creating, b"")?;
+    files.sync_dir(dir)?;
     for store in [StoreName::Raft, StoreName::Data] {
-        files::remove_dir(&dir.join(store.folder()))?;
+        files.remove_dir(&dir.join(store.folder()))?;
     }
     let raft = RaftLogStore::open(&dir.join(StoreName::Raft.folder()), options, cache)?;
     let data = DataStore::open(&dir.join(StoreName::Data.folder()), options, cache)?;
-    let identity = identity::draw();
+    let identity = identity::fresh(rand::random());
     identity::write(raft.db(), &identity)?;
     identity::write(data.db(), &identity)?;
     std::fs::remove_file(&creating).map_err(StorageError::file("remove", &creating))?;
-    files::sync_dir(dir)?;
+    files.sync_dir(dir)?;
     Ok((raft, data))
 }
 

@@ -17,7 +17,7 @@ use tonic::service::Routes;
 
 /// A host of the simulation: nodes have their ids, clients come after them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct HostId(pub u64);
+pub(crate) struct HostId(pub(crate) u64);
 
 /// A connection whose packets are not answered is given up after this time.
 const GIVE_UP_NS: u64 = 15_000_000_000;
@@ -30,17 +30,17 @@ const MS: u64 = 1_000_000;
 
 /// One direction between two hosts.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Link {
+pub(crate) struct Link {
     /// One-way delay.
-    pub delay: Duration,
+    pub(crate) delay: Duration,
     /// Largest random addition to it.
-    pub jitter: Duration,
+    pub(crate) jitter: Duration,
     /// Packets of a thousand that are lost.
-    pub lost_permille: u32,
+    pub(crate) lost_permille: u32,
     /// Unary requests of a thousand that arrive twice.
-    pub doubled_permille: u32,
+    pub(crate) doubled_permille: u32,
     /// Nothing passes.
-    pub cut: bool,
+    pub(crate) cut: bool,
 }
 
 /// A part of a call on its way.
@@ -58,6 +58,18 @@ pub(crate) enum Frame {
     Reset(&'static str),
     /// Nothing was sent, because no connection could be made.
     Refused(&'static str),
+}
+
+impl Frame {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Request(..) => "request",
+            Self::Response(_) => "response",
+            Self::Data(_) => "data",
+            Self::End(_) => "end",
+            Self::Reset(why) | Self::Refused(why) => why,
+        }
+    }
 }
 
 /// Which side of a call.
@@ -123,7 +135,7 @@ pub(crate) struct NetState {
 
 /// The network. Clones are the same one.
 #[derive(Clone)]
-pub struct Net(Arc<Mutex<NetState>>);
+pub(crate) struct Net(Arc<Mutex<NetState>>);
 
 impl std::fmt::Debug for Net {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -228,7 +240,8 @@ impl NetState {
         let Some(state) = self.hosts.get_mut(&host) else { return };
         (state.up, state.powered, state.routes) = (false, powered, None);
         state.boot += 1;
-        let open: Vec<u64> = self.calls.iter().filter(|(_, c)| c.from == host || c.to == host).map(|(id, _)| *id).collect();
+        let open: Vec<u64> =
+            self.calls.iter().filter(|(_, c)| c.from == host || c.to == host).map(|(id, _)| *id).collect();
         for id in open {
             let Some(call) = self.calls.get_mut(&id) else { continue };
             let side = if call.from == host { Side::Callee } else { Side::Caller };
@@ -247,7 +260,8 @@ impl NetState {
             (state.up, state.powered) = (true, true);
         }
         // What was on its way to the earlier run is answered with a reset now.
-        let stale: Vec<u64> = self.calls.iter().filter(|(_, c)| c.from == host || c.to == host).map(|(id, _)| *id).collect();
+        let stale: Vec<u64> =
+            self.calls.iter().filter(|(_, c)| c.from == host || c.to == host).map(|(id, _)| *id).collect();
         for id in stale {
             let Some(call) = self.calls.get(&id) else { continue };
             let side = if call.from == host { Side::Callee } else { Side::Caller };
@@ -367,6 +381,15 @@ impl NetState {
         };
         let arrives = arrives.max(call.last[direction]).max(self.now + MS);
         call.last[direction] = arrives;
+        if let Some(lines) = &mut self.tracing {
+            let (from, to) = if direction == 0 { (call.from.0, call.to.0) } else { (call.to.0, call.from.0) };
+            let late = (arrives - self.now) / 1_000;
+            lines.push(format!(
+                "     h{from} -> h{to} call {id} {} {} (arrives in {late} us)",
+                call.path,
+                frame.name()
+            ));
+        }
         self.enqueue(arrives, Delivery { to, call: id, side, frame });
     }
 
@@ -400,13 +423,6 @@ impl NetState {
     /// Ends a call on both sides.
     pub(crate) fn close(&mut self, id: u64) {
         self.calls.remove(&id);
-    }
-
-    /// Notes what travels.
-    pub(crate) fn trace(&mut self, line: impl FnOnce() -> String) {
-        if let Some(lines) = &mut self.tracing {
-            lines.push(line());
-        }
     }
 }
 

@@ -104,6 +104,10 @@ impl Observer {
         }
     }
 
+    pub(crate) fn is_tracing(&self) -> bool {
+        self.trace.is_some()
+    }
+
     /// Adds a line to the trace, with the time in front.
     pub(crate) fn say(&self, text: impl FnOnce(&mut String)) {
         let Some(trace) = &self.trace else { return };

@@ -96,8 +96,19 @@ pub(crate) struct Plan {
 
 /// Kinds of faults; a seed takes some of them.
 const KINDS: [&str; 13] = [
-    "kill", "power", "pause", "partition", "one-way", "flap", "slow", "weather", "clock", "transfer", "reconfigure",
-    "disk", "compact",
+    "kill",
+    "power",
+    "pause",
+    "partition",
+    "one-way",
+    "flap",
+    "slow",
+    "weather",
+    "clock",
+    "transfer",
+    "reconfigure",
+    "disk",
+    "compact",
 ];
 
 /// What a run may be limited to.
@@ -200,11 +211,8 @@ fn clock(rng: &mut ChaCha8Rng) -> ClockPlan {
 
 fn tables(rng: &mut ChaCha8Rng, regions: usize) -> Vec<TablePlan> {
     let region = |rng: &mut ChaCha8Rng| REGIONS[rng.random_range(0..regions)];
-    let mut tables = vec![TablePlan {
-        name: "alpha",
-        placement: format!("global:{}", region(rng)),
-        split: rng.random_ratio(1, 3),
-    }];
+    let mut tables =
+        vec![TablePlan { name: "alpha", placement: format!("global:{}", region(rng)), split: rng.random_ratio(1, 3) }];
     if rng.random() {
         tables.push(TablePlan { name: "beta", placement: format!("global:{}", region(rng)), split: false });
     }
@@ -269,7 +277,9 @@ fn fault(
             span(Action::Weather { lost, doubled }, Action::Weather { lost: 0, doubled: 0 });
         }
         "clock" => clock_fault(rng, plan, node, at, actions),
-        "transfer" => actions.push((at, Action::Transfer { shard: rng.random_range(0..8), to: rng.random_range(0..8) })),
+        "transfer" => {
+            actions.push((at, Action::Transfer { shard: rng.random_range(0..8), to: rng.random_range(0..8) }))
+        }
         "reconfigure" => {
             actions.push((at, Action::Reconfigure { shard: rng.random_range(0..8), pick: rng.random_range(0..8) }));
         }

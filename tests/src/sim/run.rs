@@ -4,13 +4,14 @@ use super::invariants;
 use super::observer::Observer;
 use super::plan::{Plan, Wish};
 use super::workload::{self, Progress, Ways};
-use super::world::{STEP_NS, World};
+use super::world::World;
 use crate::harness::History;
 use crate::linearizability::Verdict;
 use crate::{exactly_once, external_consistency, linearizability, sessions, snapshots, staleness};
 use meridian_bench::history::{Outcome, Record};
-use meridian_probe::{Digest, Sabotage, set_sabotages};
+use meridian_probe::{Sabotage, set_sabotages};
 use meridian_types::{KeyRange, Timestamp};
+use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -40,7 +41,7 @@ pub struct Options {
 }
 
 /// What a simulation came to.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Report {
     /// The seed.
     pub seed: u64,
@@ -55,13 +56,14 @@ pub struct Report {
     /// Operations of clients by outcome: ok, failed, unknown.
     pub operations: [u64; 3],
     /// Faults by kind.
-    pub faults: BTreeMap<&'static str, u64>,
+    pub faults: BTreeMap<String, u64>,
     /// The cluster, in a line.
     pub cluster: String,
     /// The trace, if one was kept.
+    #[serde(skip)]
     pub trace: String,
-    /// Of the trace.
-    pub digest: Digest,
+    /// Digest of the trace.
+    pub digest: u64,
     /// Time after the last fault until every process was served again.
     pub recovery: Duration,
 }
@@ -103,6 +105,9 @@ fn panics() -> Vec<String> {
 }
 
 /// Simulates one seed on this thread.
+///
+/// It repeats itself to the last event if it is the first simulation of a process whose entropy is fixed, as it is in the
+/// program `sim`: tokio decides in which order it wakes the watchers of a channel by random numbers that it seeds itself.
 pub fn simulate(options: &Options) -> Report {
     note_panics();
     set_sabotages(&options.sabotages);
@@ -119,15 +124,14 @@ pub fn simulate(options: &Options) -> Report {
     run.observer_says(&format!("{plan:?}"));
     run.through();
     let Run { world, history, mut failures, recovery, .. } = run;
-    let (messages, simulated, faults) = (world.net.lock().messages, world.now - super::world::EPOCH_NS, world.done.clone());
-    let clocks_good = observer.clocks_good.get();
+    let (messages, simulated) = (world.net.lock().messages, world.now - super::world::EPOCH_NS);
+    let faults = world.done.iter().map(|(kind, n)| ((*kind).to_owned(), *n)).collect();
     drop(world);
     failures.extend(observer.end().iter().map(ToString::to_string));
     failures.extend(panics().into_iter().map(|p| format!("panic: {p}")));
     PANICS.set(None);
     set_sabotages(&[]);
     let records = history.records();
-    let _ = clocks_good;
     let count = |outcome: Outcome| records.iter().filter(|r| r.outcome == outcome).count() as u64;
     Report {
         seed: options.seed,
@@ -139,7 +143,7 @@ pub fn simulate(options: &Options) -> Report {
         faults,
         cluster: describe(&plan),
         trace: observer.trace(),
-        digest: observer.digest(),
+        digest: observer.digest().0,
         recovery,
     }
 }
@@ -242,7 +246,10 @@ impl Run {
             (_, false) => Err(failures.join("; ")),
             (false, true) => {
                 let behind = counts.iter().zip(&goals).filter(|(c, goal)| now(c) < **goal).count();
-                Err(format!("liveness: {behind} of {} processes are not served {RECOVERY_LIMIT:?} after the last fault", goals.len()))
+                Err(format!(
+                    "liveness: {behind} of {} processes are not served {RECOVERY_LIMIT:?} after the last fault",
+                    goals.len()
+                ))
             }
         }
     }
@@ -255,7 +262,8 @@ impl Run {
         let (plan, ways) = (self.world.plan.clone(), self.ways());
         let (history, progress) = (self.history.clone(), self.progress.clone());
         self.world.clients().spawn(workload::read_all(plan, ways, history, progress));
-        let read = self.until(END_LIMIT, |run| run.progress.tables.lock().unwrap_or_else(PoisonError::into_inner).is_some());
+        let read =
+            self.until(END_LIMIT, |run| run.progress.tables.lock().unwrap_or_else(PoisonError::into_inner).is_some());
         if !read {
             return Err(format!("liveness: the tables cannot be read within {END_LIMIT:?}"));
         }

@@ -65,7 +65,7 @@ async fn connect(ways: &Ways, region: &RegionId, by: &Arc<dyn Connect>) -> Clien
 /// Creates the tables; started on the clients' host.
 async fn create(client: &Client, tables: &[TablePlan]) {
     for table in tables {
-        let placement: Placement = table.placement.parse().expect("a plan has valid placements");
+        let placement: Placement = Placement::parse(&table.placement).expect("a plan has valid placements");
         let splits: Vec<bytes::Bytes> = if table.split { vec!["k001".into()] } else { Vec::new() };
         loop {
             match client.create_table(table.name, &placement, splits.clone()).await {
@@ -94,7 +94,8 @@ pub(crate) async fn run(plan: Plan, ways: Ways, history: History, progress: Arc<
             let mut rng = ChaCha8Rng::seed_from_u64(plan.seed ^ 0x6c6f_6164);
             rng.set_stream(number);
             number += 1;
-            let worker = Worker { process, plan: plan.clone(), clients: clients.clone(), rng, progress: progress.clone() };
+            let worker =
+                Worker { process, plan: plan.clone(), clients: clients.clone(), rng, progress: progress.clone() };
             tokio::spawn(worker.work(done));
         }
     }

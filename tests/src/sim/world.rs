@@ -108,6 +108,7 @@ impl World {
             world.add_node(node, region, &form, &mut rng);
         }
         world.add_clients(rng.random());
+        world.net.lock().tracing = world.observer.is_tracing().then(Vec::new);
         world.join_hosts();
         world
     }
@@ -136,8 +137,17 @@ impl World {
         self.net.lock().host_down(host, false);
         let bound_ns = clock.bound.as_nanos() as i64;
         let rate_ppm = clock.rate_ppm;
-        let sim =
-            SimNode { config, host, disk, source, bound_ns, rate_ppm, run: Arc::default(), up: false, suspended: false };
+        let sim = SimNode {
+            config,
+            host,
+            disk,
+            source,
+            bound_ns,
+            rate_ppm,
+            run: Arc::default(),
+            up: false,
+            suspended: false,
+        };
         self.nodes.insert(node, sim);
     }
 
@@ -245,7 +255,11 @@ impl World {
         self.suspended.remove(&host);
         self.observer.set_node(node);
         // The disk first: what the tasks do while they are dropped does not reach it.
-        if power || fatal { sim.disk.crash() } else { sim.disk.kill() }
+        if power || fatal {
+            sim.disk.crash()
+        } else {
+            sim.disk.kill()
+        }
         self.hosts.remove(&host);
         self.net.lock().host_down(host, !power);
         let stop = if power || fatal { Stop::PowerLost } else { Stop::Killed };
@@ -285,6 +299,10 @@ impl World {
             }
             self.observer.set_node(NodeId(if id.0 < CLIENTS { id.0 } else { 0 }));
             host.run_until(until, by_host.remove(id).unwrap_or_default());
+            let lines = self.net.lock().tracing.as_mut().map(std::mem::take).unwrap_or_default();
+            for text in lines {
+                self.observer.say(|line| line.push_str(&text));
+            }
         }
         self.now = until;
         self.observer.true_ns.set(until);
@@ -295,7 +313,8 @@ impl World {
     }
 
     fn look_for_fatal(&mut self) {
-        let fatal = |n: &&SimNode| n.up && n.run.lock().unwrap_or_else(PoisonError::into_inner).fatal.load(Ordering::Relaxed);
+        let fatal =
+            |n: &&SimNode| n.up && n.run.lock().unwrap_or_else(PoisonError::into_inner).fatal.load(Ordering::Relaxed);
         let ended: Vec<NodeId> = self.nodes.values().filter(fatal).map(|n| n.config.node).collect();
         for node in ended {
             self.observer.say(|line| line.push_str(&format!("{node} ended itself: its disk failed")));
@@ -306,7 +325,10 @@ impl World {
     /// Nodes that could not start, and why.
     pub(crate) fn failures(&self) -> Vec<String> {
         let failed = |n: &SimNode| n.run.lock().unwrap_or_else(PoisonError::into_inner).failed.clone();
-        self.nodes.values().filter_map(|n| failed(n).map(|why| format!("{} did not start: {why}", n.config.node))).collect()
+        self.nodes
+            .values()
+            .filter_map(|n| failed(n).map(|why| format!("{} did not start: {why}", n.config.node)))
+            .collect()
     }
 
     /// The contexts of the nodes that run.
@@ -383,10 +405,10 @@ impl World {
             Action::Reconfigure { shard, pick } => self.reconfigure(*shard, *pick),
             Action::Stall { node, stalled } => {
                 if let Some(sim) = self.nodes.get(node) {
-                    self.on_node(*node, || sim.disk.stall_syncs(*stalled));
-                    if self.hosts.get(&sim.host).is_none() {
-                        sim.disk.stall_syncs(*stalled);
-                    }
+                    self.stall(sim, *stalled);
+                }
+                if !stalled {
+                    return;
                 }
                 "stalled disk"
             }
@@ -399,6 +421,12 @@ impl World {
             Action::Compact { node } => self.compact(*node),
         };
         *self.done.entry(kind).or_default() += 1;
+    }
+
+    fn stall(&self, sim: &SimNode, stalled: bool) {
+        if self.on_node(sim.config.node, || sim.disk.stall_syncs(stalled)).is_none() {
+            sim.disk.stall_syncs(stalled);
+        }
     }
 
     fn link(&self, from: HostId, to: HostId, change: impl FnOnce(&mut Link)) {
@@ -517,9 +545,9 @@ impl World {
     pub(crate) fn calm(&mut self) {
         let nodes: Vec<NodeId> = self.plan.node_ids().collect();
         for node in &nodes {
-            self.act(&Action::Stall { node: *node, stalled: false });
             self.resume(*node, true);
             if let Some(sim) = self.nodes.get(node) {
+                self.stall(sim, false);
                 let most = sim.bound_ns * BOUND_USED_PERCENT / 100;
                 self.on_clock(|| sim.source.set_offset_ns(sim.source.offset_ns().clamp(-most, most)));
                 self.on_clock(|| sim.source.set_drift_ppm(0.0));

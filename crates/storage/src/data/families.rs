@@ -45,8 +45,7 @@ impl Family {
     }
 }
 
-/// RocksDB's options for one family. Snapshot files are written with the same, so that they are filtered and
-/// compressed like the files around them.
+/// RocksDB's options for one family, snapshot files for it included.
 pub(crate) fn options(family: Family, store: &StoreOptions, cache: &Cache) -> Options {
     let mut table = BlockBasedOptions::default();
     table.set_block_cache(cache);

@@ -9,9 +9,9 @@ use super::key::{self, Span};
 use super::value;
 use super::view::DataView;
 use crate::StorageError;
+use crate::engine::{Iter, Reach, Scan};
 use bytes::Bytes;
 use meridian_types::{KeyRange, TableId, Timestamp};
-use rocksdb::{DBRawIterator, ReadOptions};
 
 /// Single steps over versions of one key before a seek.
 const STEPS_MAX: usize = 8;
@@ -72,7 +72,7 @@ impl DataView {
 
 /// Walks over the keys of a span that have a version at or below `at`.
 struct Cursor<'a> {
-    iter: DBRawIterator<'a>,
+    iter: Iter<'a>,
     at: Timestamp,
     reverse: bool,
     begun: bool,
@@ -87,14 +87,9 @@ type Visible = (Timestamp, Option<Bytes>);
 
 impl<'a> Cursor<'a> {
     fn new(view: &'a DataView, span: Span, at: Timestamp, reverse: bool) -> Self {
-        let mut options = ReadOptions::default();
         // The bloom filters know single stems; a scan crosses them.
-        options.set_total_order_seek(true);
-        options.set_iterate_lower_bound(span.start);
-        if let Some(end) = span.end {
-            options.set_iterate_upper_bound(end);
-        }
-        let iter = view.iter(Family::Versions, options);
+        let scan = Scan { start: Some(span.start), end: span.end, reach: Reach::Whole };
+        let iter = view.iter(Family::Versions, scan);
         Self { iter, at, reverse, begun: false, stem: Vec::new(), target: Vec::new() }
     }
 
@@ -110,7 +105,7 @@ impl<'a> Cursor<'a> {
                 return Ok(visible);
             }
         }
-        self.iter.status().map_err(StorageError::engine("scan versions"))?;
+        self.iter.status("scan versions")?;
         Ok(None)
     }
 
@@ -124,12 +119,12 @@ impl<'a> Cursor<'a> {
 
     /// From the newest version of the current key: finds the visible one and passes the key.
     fn pass_forward(&mut self) -> Result<Option<Visible>, StorageError> {
-        self.step_while(DBRawIterator::next, |ts, at| ts > at)?;
+        self.step_while(Iter::next, |ts, at| ts > at)?;
         if self.here()?.is_some_and(|ts| ts > self.at) {
             self.seek(Some(self.at));
         }
         let visible = self.take()?;
-        self.step_while(DBRawIterator::next, |_, _| true)?;
+        self.step_while(Iter::next, |_, _| true)?;
         if self.here()?.is_some() {
             // Past the oldest version that a key can have, which is at timestamp zero.
             self.seek(Some(Timestamp::ZERO));
@@ -166,7 +161,7 @@ impl<'a> Cursor<'a> {
     /// Steps while on the current key and while `pass` says so, a few times at most.
     fn step_while(
         &mut self,
-        step: impl Fn(&mut DBRawIterator<'a>),
+        step: impl Fn(&mut Iter<'a>),
         pass: impl Fn(Timestamp, Timestamp) -> bool,
     ) -> Result<(), StorageError> {
         for _ in 0..STEPS_MAX {
@@ -182,7 +177,7 @@ impl<'a> Cursor<'a> {
     fn here(&self) -> Result<Option<Timestamp>, StorageError> {
         let Some(encoded) = self.iter.key() else {
             // The end of the span, unless something could not be read; a later seek would forget that.
-            self.iter.status().map_err(StorageError::engine("scan versions"))?;
+            self.iter.status("scan versions")?;
             return Ok(None);
         };
         let (stem, ts) = key::split(encoded)?;

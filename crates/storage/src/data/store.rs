@@ -5,12 +5,11 @@ use super::families::{self, Family};
 use super::key::Span;
 use super::records;
 use super::view::DataView;
+use crate::engine::{Db, Reach, Rocks, Scan};
 use crate::{StorageError, StoreOptions};
 use meridian_proto::internal::v1::ShardState;
 use meridian_types::{KeyRange, ShardId, TableId};
-use rocksdb::{
-    Cache, ColumnFamily, ColumnFamilyDescriptor, DB, FlushOptions, IteratorMode, Options, WriteBatch, WriteOptions,
-};
+use rocksdb::{Cache, Options};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -30,32 +29,31 @@ const UNBOUNDED: [u8; 16] = [u8::MAX; 16];
 /// more durable, at one moment as well.
 #[derive(Clone)]
 pub struct DataStore {
-    pub(super) inner: Arc<Inner>,
+    inner: Arc<Inner>,
 }
 
-pub(super) struct Inner {
-    pub(super) db: DB,
-    /// Options of each family, for snapshot files.
-    options: StoreOptions,
-    cache: Cache,
+struct Inner {
+    db: Db,
     /// Positions that were in memory when the last completed flush began.
     durable: Mutex<BTreeMap<ShardId, ShardState>>,
     /// Held by a flush from reading the positions until they are known to be durable.
     flushing: Mutex<()>,
-    // Dropped last: the database is closed by then.
-    open: watch::Sender<()>,
 }
 
 impl DataStore {
     pub(crate) fn open(path: &Path, options: &StoreOptions, cache: &Cache) -> Result<Self, StorageError> {
-        let identity = ColumnFamilyDescriptor::new(rocksdb::DEFAULT_COLUMN_FAMILY_NAME, Options::default());
-        let data = Family::ALL
-            .map(|family| ColumnFamilyDescriptor::new(family.name(), families::options(family, options, cache)));
-        let db = DB::open_cf_descriptors(&db_options(options), path, std::iter::once(identity).chain(data))
-            .map_err(StorageError::engine("open the data store"))?;
-        let (durable, flushing, open) = (Mutex::default(), Mutex::default(), watch::Sender::new(()));
-        let (options, cache) = (options.clone(), cache.clone());
-        let store = Self { inner: Arc::new(Inner { db, options, cache, durable, flushing, open }) };
+        let families = Family::ALL.map(|family| (family.name(), families::options(family, options, cache)));
+        let rocks = Rocks::open(path, &db_options(options), families.into(), false, "open the data store")?;
+        Self::on(Db::Rocks(Arc::new(rocks)))
+    }
+
+    #[cfg(feature = "simulation")]
+    pub(crate) fn open_simulated(disk: &crate::SimDisk) -> Result<Self, StorageError> {
+        Self::on(Db::Simulated(crate::sim::SimDb::open(disk, crate::StoreName::Data)?))
+    }
+
+    fn on(db: Db) -> Result<Self, StorageError> {
+        let store = Self { inner: Arc::new(Inner { db, durable: Mutex::default(), flushing: Mutex::default() }) };
         // What was found on disk is durable.
         *store.lock_durable() = store.positions()?;
         Ok(store)
@@ -63,31 +61,28 @@ impl DataStore {
 
     /// Ends when the last clone is gone and the database is closed.
     pub(crate) fn watch_open(&self) -> watch::Receiver<()> {
-        self.inner.open.subscribe()
+        self.inner.db.watch_open()
     }
 
     /// Writes the batch into memory, all of it visible at once. Not durable until [`DataStore::flush`].
     pub fn write(&self, batch: DataBatch) -> Result<(), StorageError> {
-        let mut out = WriteBatch::default();
+        let mut out = self.inner.db.batch();
         for (family, change) in batch.changes {
-            let cf = self.inner.cf(family);
             match change {
-                Change::Put(key, value) => out.put_cf(cf, key, value),
-                Change::Delete(key) => out.delete_cf(cf, key),
+                Change::Put(key, value) => out.put(family.name(), &key, &value),
+                Change::Delete(key) => out.delete(family.name(), &key),
                 Change::DeleteSpan(Span { start, end }) => {
-                    out.delete_range_cf(cf, start.as_slice(), end.as_deref().unwrap_or(&UNBOUNDED));
+                    out.delete_range(family.name(), &start, end.as_deref().unwrap_or(&UNBOUNDED));
                 }
             }
         }
-        let mut unlogged = WriteOptions::default();
-        unlogged.disable_wal(true);
-        self.inner.db.write_opt(out, &unlogged).map_err(StorageError::engine("write to the data store"))
+        self.inner.db.write(out, "write to the data store")
     }
 
     /// A view of this moment: what is written afterwards does not show in it. It pins old files and versions, so
     /// drop it soon.
     pub fn view(&self) -> DataView {
-        DataView::of(Arc::clone(&self.inner))
+        DataView::of(self.inner.db.view())
     }
 
     /// Makes everything written before the call durable, at one moment for all shards and families. Blocks for the
@@ -95,10 +90,7 @@ impl DataStore {
     pub fn flush(&self) -> Result<(), StorageError> {
         let _one_at_a_time = self.inner.flushing.lock().unwrap_or_else(PoisonError::into_inner);
         let positions = self.positions()?;
-        let mut wait = FlushOptions::default();
-        wait.set_wait(true);
-        let families = Family::ALL.map(|family| self.inner.cf(family));
-        self.inner.db.flush_cfs_opt(&families, &wait).map_err(StorageError::engine("flush the data store"))?;
+        self.inner.db.flush(&Family::ALL.map(Family::name))?;
         *self.lock_durable() = positions;
         Ok(())
     }
@@ -111,10 +103,7 @@ impl DataStore {
 
     /// Bytes in memtables: what a flush would write, and a crash would have to replay.
     pub fn memtable_bytes(&self) -> Result<u64, StorageError> {
-        Family::ALL.into_iter().try_fold(0, |sum, family| {
-            let bytes = self.inner.db.property_int_value_cf(self.inner.cf(family), "rocksdb.cur-size-all-mem-tables");
-            Ok(sum + bytes.map_err(StorageError::engine("measure the memtables"))?.unwrap_or(0))
-        })
+        Family::ALL.into_iter().try_fold(0, |sum, family| Ok(sum + self.inner.db.memtable_bytes(family.name())?))
     }
 
     /// Removes the versions in a shard's range, its ledger and its position. Visible at once, not durable until
@@ -130,38 +119,36 @@ impl DataStore {
         Ok(())
     }
 
-    pub(crate) fn db(&self) -> &DB {
+    /// Runs work on the store that blocks, as [`DataStore::flush`] does, without holding up the asynchronous
+    /// runtime. On a simulated disk nothing blocks: there the work is done at once, on this thread.
+    ///
+    /// * Errors: the work panicked, or the runtime is being shut down.
+    pub async fn run_blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, tokio::task::JoinError> {
+        self.inner.db.run_blocking(work).await
+    }
+
+    pub(crate) fn db(&self) -> &Db {
         &self.inner.db
     }
 
-    pub(crate) fn cf(&self, family: Family) -> &ColumnFamily {
-        self.inner.cf(family)
-    }
-
     fn positions(&self) -> Result<BTreeMap<ShardId, ShardState>, StorageError> {
-        let positions = self.inner.db.iterator_cf(self.inner.cf(Family::Shards), IteratorMode::Start);
-        positions
-            .map(|item| {
-                let (key, value) = item.map_err(StorageError::engine("read the positions of the shards"))?;
-                let shard = records::shard_of(&key)?;
-                Ok((shard, records::decode_position(shard, &value)?))
-            })
-            .collect()
+        let mut positions = BTreeMap::new();
+        let mut iter = self.inner.db.iter(Family::Shards.name(), Scan::all(Reach::Plain));
+        iter.seek_to_first();
+        while let Some((key, value)) = iter.item() {
+            let shard = records::shard_of(key)?;
+            positions.insert(shard, records::decode_position(shard, value)?);
+            iter.next();
+        }
+        iter.status("read the positions of the shards")?;
+        Ok(positions)
     }
 
     fn lock_durable(&self) -> MutexGuard<'_, BTreeMap<ShardId, ShardState>> {
         self.inner.durable.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Inner {
-    pub(super) fn cf(&self, family: Family) -> &ColumnFamily {
-        self.db.cf_handle(family.name()).expect("opened with every family")
-    }
-
-    /// Options for files that are to be ingested into a family.
-    pub(super) fn file_options(&self, family: Family) -> Options {
-        families::options(family, &self.options, &self.cache)
     }
 }
 

@@ -1,15 +1,12 @@
 //! A consistent view of the data store, and point reads in it.
 
 use super::families::Family;
-use super::store::Inner;
 use super::{key, records, value};
 use crate::StorageError;
+use crate::engine::{Iter, Reach, Scan, View};
 use bytes::Bytes;
 use meridian_proto::internal::v1::ShardState;
 use meridian_types::{RequestId, ShardId, TableId, Timestamp};
-use rocksdb::{DBRawIterator, Options, ReadOptions, Snapshot};
-use self_cell::self_cell;
-use std::sync::Arc;
 
 /// One version of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,22 +17,14 @@ pub struct Version {
     pub value: Option<Bytes>,
 }
 
-self_cell!(
-    struct Pinned {
-        owner: Arc<Inner>,
-        #[covariant]
-        dependent: Snapshot,
-    }
-);
-
 /// One moment of the data store, over all shards and families. It owns its snapshot and may move between threads.
 pub struct DataView {
-    pinned: Pinned,
+    view: View,
 }
 
 impl DataView {
-    pub(super) fn of(inner: Arc<Inner>) -> Self {
-        Self { pinned: Pinned::new(inner, |inner| inner.db.snapshot()) }
+    pub(super) fn of(view: View) -> Self {
+        Self { view }
     }
 
     /// The newest version of a key at or below `at`, tombstones included; `None`: there is none.
@@ -43,9 +32,7 @@ impl DataView {
         let mut sought = key::stem(table, key);
         let stem_len = sought.len();
         key::push_timestamp(&mut sought, at);
-        let mut one_stem = ReadOptions::default();
-        one_stem.set_prefix_same_as_start(true);
-        let mut iter = self.iter(Family::Versions, one_stem);
+        let mut iter = self.iter(Family::Versions, Scan::all(Reach::OnePrefix));
         iter.seek(&sought);
         let found = match iter.item() {
             None => None,
@@ -54,7 +41,7 @@ impl DataView {
                 _ => None,
             },
         };
-        iter.status().map_err(StorageError::engine("read a version"))?;
+        iter.status("read a version")?;
         Ok(found)
     }
 
@@ -74,19 +61,15 @@ impl DataView {
         bytes.map(|bytes| records::decode_position(shard, &bytes)).transpose()
     }
 
-    pub(crate) fn iter(&self, family: Family, options: ReadOptions) -> DBRawIterator<'_> {
-        let cf = self.pinned.borrow_owner().cf(family);
-        self.pinned.borrow_dependent().raw_iterator_cf_opt(cf, options)
+    pub(crate) fn iter(&self, family: Family, scan: Scan) -> Iter<'_> {
+        self.view.iter(family.name(), scan)
     }
 
-    /// Options for files that are to be ingested into a family.
-    pub(crate) fn file_options(&self, family: Family) -> Options {
-        self.pinned.borrow_owner().file_options(family)
+    pub(crate) fn engine(&self) -> &View {
+        &self.view
     }
 
     fn record(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, StorageError> {
-        let cf = self.pinned.borrow_owner().cf(family);
-        let read = self.pinned.borrow_dependent().get_pinned_cf(cf, key);
-        Ok(read.map_err(StorageError::engine("read a shard's record"))?.map(|bytes| Bytes::copy_from_slice(&bytes)))
+        self.view.get(family.name(), key, "read a shard's record", Bytes::copy_from_slice)
     }
 }

@@ -4,13 +4,13 @@
 //! in the same write-ahead log, so what is synced later covers all that was written earlier: a saved vote covers
 //! the entries appended before it.
 
+use super::store::LOG;
 use super::{RaftLogStore, SyncDone, keys, record};
 use crate::StorageError;
+use crate::engine::{Batch, Iter, Reach, Scan};
 use bytes::Bytes;
 use meridian_types::ShardId;
-use rocksdb::{DBRawIterator, ReadOptions, WriteBatch};
 use std::ops::Range;
-use std::sync::mpsc;
 use tokio::sync::oneshot;
 
 /// Up to this many entries are removed one by one; more by one range deletion, which costs every later read in
@@ -41,10 +41,10 @@ impl RaftLog {
     ///   block. If the write itself fails it is called at once, and the same error is returned.
     /// * Cost: one batch into the memory of RocksDB and of the system; no wait for the disk.
     pub fn append(&self, entries: &[(u64, Bytes)], done: SyncDone) -> Result<(), StorageError> {
-        let mut batch = WriteBatch::default();
+        let mut batch = self.store.db().batch();
         for (index, entry) in entries {
             let key = keys::entry(self.shard, *index);
-            batch.put_cf(self.store.cf(), key, record::seal(&key, entry));
+            batch.put(LOG, &key, &record::seal(&key, entry));
         }
         match self.store.write(batch) {
             Ok(()) => {
@@ -74,7 +74,7 @@ impl RaftLog {
 
     /// Removes the entries from `index` on. Not synced, but ordered before every later write.
     pub fn truncate_from(&self, index: u64) -> Result<(), StorageError> {
-        let mut batch = WriteBatch::default();
+        let mut batch = self.store.db().batch();
         if let Some(last) = self.last_index()? {
             self.delete_entries(&mut batch, index, last);
         }
@@ -84,12 +84,12 @@ impl RaftLog {
     /// Removes the entries up to and including `upto` and records that entry's log id. `upto` may lie past the
     /// last entry. Not synced: a purge that is lost only keeps more.
     pub fn purge(&self, upto: u64, log_id: Bytes) -> Result<(), StorageError> {
-        let mut batch = WriteBatch::default();
+        let mut batch = self.store.db().batch();
         if let Some(first) = self.first_index()? {
             self.delete_entries(&mut batch, first, upto);
         }
         let key = keys::single(self.shard, keys::PURGED);
-        batch.put_cf(self.store.cf(), key, record::seal(&key, &log_id));
+        batch.put(LOG, &key, &record::seal(&key, &log_id));
         self.store.write(batch)
     }
 
@@ -133,7 +133,7 @@ impl RaftLog {
             entries.push((index, entry));
             iter.next();
         }
-        iter.status().map_err(StorageError::engine("read the raft log"))?;
+        iter.status("read the raft log")?;
         Ok(entries)
     }
 
@@ -152,13 +152,13 @@ impl RaftLog {
     /// Blocks for a sync: not for use on an asynchronous thread, nor inside a [`SyncDone`] callback.
     pub fn mark(&self, name: &str, value: Option<Bytes>) -> Result<(), StorageError> {
         let key = keys::mark(self.shard, name);
-        let mut batch = WriteBatch::default();
+        let mut batch = self.store.db().batch();
         match value {
-            Some(value) => batch.put_cf(self.store.cf(), &key, record::seal(&key, &value)),
-            None => batch.delete_cf(self.store.cf(), &key),
+            Some(value) => batch.put(LOG, &key, &record::seal(&key, &value)),
+            None => batch.delete(LOG, &key),
         }
         self.store.write(batch)?;
-        self.wait_synced()
+        self.store.sync()
     }
 
     /// A record set by [`RaftLog::mark`].
@@ -171,58 +171,49 @@ impl RaftLog {
     ///
     /// Blocks for a sync, as [`RaftLog::mark`] does.
     pub fn destroy(&self) -> Result<(), StorageError> {
-        let mut batch = WriteBatch::default();
-        batch.delete_range_cf(self.store.cf(), keys::shard_start(self.shard), keys::shard_end(self.shard));
+        let mut batch = self.store.db().batch();
+        batch.delete_range(LOG, &keys::shard_start(self.shard), &keys::shard_end(self.shard));
         self.store.write(batch)?;
-        self.wait_synced()
-    }
-
-    fn wait_synced(&self) -> Result<(), StorageError> {
-        let (sender, receiver) = mpsc::channel();
-        self.store.when_synced(Box::new(move |result| drop(sender.send(result))));
-        receiver.recv().unwrap_or_else(|_| Err(StorageError::corrupt("the sync thread dropped a callback")))
+        self.store.sync()
     }
 
     fn put(&self, key: &[u8], payload: &[u8]) -> Result<(), StorageError> {
-        let mut batch = WriteBatch::default();
-        batch.put_cf(self.store.cf(), key, record::seal(key, payload));
+        let mut batch = self.store.db().batch();
+        batch.put(LOG, key, &record::seal(key, payload));
         self.store.write(batch)
     }
 
     fn get(&self, key: &[u8], what: &str) -> Result<Option<Bytes>, StorageError> {
         self.store.check()?;
-        let read = self.store.db().get_pinned_cf(self.store.cf(), key);
-        let value = read.map_err(StorageError::engine("read the raft store"))?;
-        value.map(|v| record::open(key, &v, || format!("{what} of {}", self.shard))).transpose()
+        let open = |value: &[u8]| record::open(key, value, || format!("{what} of {}", self.shard));
+        self.store.db().get(LOG, key, "read the raft store", open)?.transpose()
     }
 
     /// Deletes `first..=last`, as far as it is not empty.
-    fn delete_entries(&self, batch: &mut WriteBatch, first: u64, last: u64) {
+    fn delete_entries(&self, batch: &mut Batch<'_>, first: u64, last: u64) {
         if first > last {
             return;
         }
         if last - first < POINT_DELETES_MAX {
-            (first..=last).for_each(|index| batch.delete_cf(self.store.cf(), keys::entry(self.shard, index)));
+            (first..=last).for_each(|index| batch.delete(LOG, &keys::entry(self.shard, index)));
         } else {
             let end = keys::after_entry(self.shard, last);
-            batch.delete_range_cf(self.store.cf(), keys::entry(self.shard, first).as_slice(), end.as_slice());
+            batch.delete_range(LOG, &keys::entry(self.shard, first), &end);
         }
     }
 
-    fn end(&self, seek: impl FnOnce(&mut DBRawIterator<'_>)) -> Result<Option<u64>, StorageError> {
+    fn end(&self, seek: impl FnOnce(&mut Iter<'_>)) -> Result<Option<u64>, StorageError> {
         self.store.check()?;
         let mut iter = self.entries(keys::entry(self.shard, 0), keys::entries_end(self.shard));
         seek(&mut iter);
         let index = iter.key().map(|key| self.index_of(key)).transpose()?;
-        iter.status().map_err(StorageError::engine("find an end of the raft log"))?;
+        iter.status("find an end of the raft log")?;
         Ok(index)
     }
 
-    fn entries(&self, start: impl Into<Vec<u8>>, end: impl Into<Vec<u8>>) -> DBRawIterator<'_> {
-        let mut bounds = ReadOptions::default();
-        bounds.set_iterate_lower_bound(start);
-        bounds.set_iterate_upper_bound(end);
-        self.store.db().raw_iterator_cf_opt(self.store.cf(), bounds)
+    fn entries(&self, start: impl Into<Vec<u8>>, end: impl Into<Vec<u8>>) -> Iter<'_> {
+        let bounds = Scan { start: Some(start.into()), end: Some(end.into()), reach: Reach::Plain };
+        self.store.db().iter(LOG, bounds)
     }
 
     fn index_of(&self, key: &[u8]) -> Result<u64, StorageError> {
@@ -238,12 +229,12 @@ mod tests {
     const SHARD: ShardId = ShardId(1);
 
     /// A log with the entries 0 to 9, and a way to do to its rows what no method does.
-    fn tampered(tamper: impl FnOnce(&RaftLog, &mut WriteBatch)) -> (tempfile::TempDir, RaftLog) {
+    fn tampered(tamper: impl FnOnce(&RaftLog, &mut Batch<'_>)) -> (tempfile::TempDir, RaftLog) {
         let dir = tempfile::tempdir().unwrap();
         let log = Store::open(dir.path(), StoreOptions::default()).unwrap().raft.shard(SHARD);
         let entries: Vec<_> = (0..10).map(|i| (i, Bytes::from(format!("entry {i}")))).collect();
         log.append(&entries, Box::new(|_| {})).unwrap();
-        let mut batch = WriteBatch::default();
+        let mut batch = log.store.db().batch();
         tamper(&log, &mut batch);
         log.store.write(batch).unwrap();
         (dir, log)
@@ -260,9 +251,9 @@ mod tests {
     fn an_entry_that_is_not_what_was_written_is_never_returned() {
         let (_dir, log) = tampered(|log, batch| {
             let (five, seven) = (keys::entry(SHARD, 5), keys::entry(SHARD, 7));
-            let stored = log.store.db().get_cf(log.store.cf(), seven).unwrap().unwrap();
+            let stored = log.store.db().get(LOG, &seven, "read", <[u8]>::to_vec).unwrap().unwrap();
             // Whole, but another entry's.
-            batch.put_cf(log.store.cf(), five, stored);
+            batch.put(LOG, &five, &stored);
         });
         assert_eq!(log.read(0..5, usize::MAX).unwrap().len(), 5);
         corrupt(log.read(0..6, usize::MAX), "entry 5 of s1");
@@ -270,15 +261,13 @@ mod tests {
 
     #[test]
     fn a_damaged_vote_is_not_taken_for_no_vote() {
-        let (_dir, log) = tampered(|log, batch| {
-            batch.put_cf(log.store.cf(), keys::single(SHARD, keys::VOTE), b"\0\0\0\0 vote");
-        });
+        let (_dir, log) = tampered(|_, batch| batch.put(LOG, &keys::single(SHARD, keys::VOTE), b"\0\0\0\0 vote"));
         corrupt(log.vote(), "vote of s1");
     }
 
     #[test]
     fn a_hole_is_reported() {
-        let (_dir, log) = tampered(|log, batch| batch.delete_cf(log.store.cf(), keys::entry(SHARD, 4)));
+        let (_dir, log) = tampered(|_, batch| batch.delete(LOG, &keys::entry(SHARD, 4)));
         corrupt(log.read(0..10, usize::MAX), "entry 5 follows entry 3");
         assert_eq!(log.read(5..10, usize::MAX).unwrap().len(), 5);
     }

@@ -2,7 +2,11 @@
 
 mod keys;
 mod log;
+#[cfg(feature = "simulation")]
+mod probe;
 mod record;
+#[cfg(feature = "simulation")]
+mod simulated;
 mod store;
 mod sync;
 

@@ -3,18 +3,18 @@
 use super::log::RaftLog;
 use super::sync::{SyncQueue, SyncStats};
 use super::{SyncDone, keys};
+#[cfg(feature = "simulation")]
+use crate::StoreName;
+use crate::engine::{Batch, Db, Reach, Rocks, Scan};
 use crate::{StorageError, StoreOptions};
 use meridian_types::ShardId;
-use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, Options,
-    ReadOptions, WriteBatch,
-};
+use rocksdb::{BlockBasedOptions, Cache, DBCompressionType, DBRecoveryMode, Options};
 use std::path::Path;
 use std::sync::Arc;
 use tokio::sync::watch;
 
 /// Column family of everything but the store's identity.
-const LOG: &str = "log";
+pub(super) const LOG: &str = "log";
 
 /// Bits per key of the bloom filter; marks and votes are looked up where they mostly are not.
 const BLOOM_BITS: f64 = 10.0;
@@ -31,29 +31,28 @@ pub struct RaftLogStore {
 struct Inner {
     // Dropped first: its thread syncs what is queued while the database is still open.
     sync: SyncQueue,
-    db: Arc<DB>,
-    // Dropped last: the database is closed by then.
-    open: watch::Sender<()>,
+    db: Db,
 }
 
 impl RaftLogStore {
     pub(crate) fn open(path: &Path, options: &StoreOptions, cache: &Cache) -> Result<Self, StorageError> {
-        let families = [
-            ColumnFamilyDescriptor::new(rocksdb::DEFAULT_COLUMN_FAMILY_NAME, Options::default()),
-            ColumnFamilyDescriptor::new(LOG, log_options(options, cache)),
-        ];
-        let db = DB::open_cf_descriptors(&db_options(options), path, families)
-            .map_err(StorageError::engine("open the raft store"))?;
-        let db = Arc::new(db);
+        let families = vec![(LOG, log_options(options, cache))];
+        let db = Arc::new(Rocks::open(path, &db_options(options), families, true, "open the raft store")?);
         let synced = Arc::clone(&db);
-        let sync = move || synced.flush_wal(true).map_err(StorageError::engine("sync the raft log"));
-        let sync = SyncQueue::start(sync, Arc::clone(&options.on_fatal))?;
-        Ok(Self { inner: Arc::new(Inner { sync, db, open: watch::Sender::new(()) }) })
+        let sync = SyncQueue::start(move || synced.sync_log(), Arc::clone(&options.on_fatal))?;
+        Ok(Self { inner: Arc::new(Inner { sync, db: Db::Rocks(db) }) })
+    }
+
+    #[cfg(feature = "simulation")]
+    pub(crate) fn open_simulated(disk: &crate::SimDisk, on_fatal: crate::FatalHook) -> Result<Self, StorageError> {
+        let db = crate::sim::SimDb::open(disk, StoreName::Raft)?;
+        let sync = SyncQueue::simulated(Arc::clone(&db), on_fatal);
+        Ok(Self { inner: Arc::new(Inner { sync, db: Db::Simulated(db) }) })
     }
 
     /// Ends when the last clone is gone and the database is closed.
     pub(crate) fn watch_open(&self) -> watch::Receiver<()> {
-        self.inner.open.subscribe()
+        self.inner.db.watch_open()
     }
 
     /// The handle of one shard. Nothing is written: a shard exists once it has state.
@@ -65,14 +64,14 @@ impl RaftLogStore {
     pub fn shards(&self) -> Result<Vec<ShardId>, StorageError> {
         self.check()?;
         let mut shards = Vec::new();
-        let mut iter = self.db().raw_iterator_cf_opt(self.cf(), ReadOptions::default());
+        let mut iter = self.db().iter(LOG, Scan::all(Reach::Plain));
         iter.seek_to_first();
         while let Some(key) = iter.key() {
             let shard = keys::shard_of(key).ok_or_else(|| StorageError::corrupt("raft store: a key without shard"))?;
             shards.push(shard);
-            iter.seek(keys::shard_end(shard));
+            iter.seek(&keys::shard_end(shard));
         }
-        iter.status().map_err(StorageError::engine("list the shards of the raft store"))?;
+        iter.status("list the shards of the raft store")?;
         Ok(shards)
     }
 
@@ -83,14 +82,15 @@ impl RaftLogStore {
 
     /// Fails once the store is poisoned.
     pub(super) fn check(&self) -> Result<(), StorageError> {
+        self.inner.db.check()?;
         self.inner.sync.check()
     }
 
     /// Writes into the write-ahead log, unsynced; readable on return. A failure poisons the store, because part
     /// of the batch may be in the log.
-    pub(super) fn write(&self, batch: WriteBatch) -> Result<(), StorageError> {
+    pub(super) fn write(&self, batch: Batch<'_>) -> Result<(), StorageError> {
         self.check()?;
-        let written = self.db().write(batch).map_err(StorageError::engine("write to the raft log"));
+        let written = self.db().write(batch, "write to the raft log");
         written.inspect_err(|error| self.inner.sync.poison(error.clone()))
     }
 
@@ -99,12 +99,13 @@ impl RaftLogStore {
         self.inner.sync.push(done);
     }
 
-    pub(crate) fn db(&self) -> &DB {
-        &self.inner.db
+    /// Returns when everything written so far is durable. Blocks for the disk.
+    pub(super) fn sync(&self) -> Result<(), StorageError> {
+        self.inner.sync.wait()
     }
 
-    pub(super) fn cf(&self) -> &ColumnFamily {
-        self.db().cf_handle(LOG).expect("opened with this column family")
+    pub(crate) fn db(&self) -> &Db {
+        &self.inner.db
     }
 }
 

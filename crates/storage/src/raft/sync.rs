@@ -12,8 +12,12 @@
 //!
 //! The queue holds callbacks, not data. Its length is bounded by what the shards have in flight.
 
+#[cfg(feature = "simulation")]
+use super::simulated::SimQueue;
 use crate::StorageError;
 use crate::options::FatalHook;
+#[cfg(feature = "simulation")]
+use crate::sim::SimDb;
 use meridian_clock::Mono;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -47,14 +51,26 @@ impl SyncStats {
     }
 }
 
-/// The queue and its thread. Dropping it completes what is queued, then ends the thread.
+/// The queue and who works it off. Dropping it completes what is queued first.
 pub(super) struct SyncQueue {
     shared: Arc<Shared>,
+    worker: Worker,
+}
+
+enum Worker {
+    Thread(SyncThread),
+    #[cfg(feature = "simulation")]
+    Simulated(Arc<SimQueue>),
+}
+
+/// The thread and the way to it. Dropping it completes what is queued, then ends the thread.
+struct SyncThread {
     jobs: Mutex<Option<Sender<SyncDone>>>,
     thread: Option<JoinHandle<()>>,
 }
 
-struct Shared {
+/// The state that outlives every sync.
+pub(super) struct Shared {
     poison: OnceLock<StorageError>,
     on_fatal: FatalHook,
     syncs: AtomicU64,
@@ -69,37 +85,52 @@ impl SyncQueue {
         sync: impl FnMut() -> Result<(), StorageError> + Send + 'static,
         on_fatal: FatalHook,
     ) -> Result<Self, StorageError> {
-        let shared = Arc::new(Shared {
-            poison: OnceLock::new(),
-            on_fatal,
-            syncs: AtomicU64::new(0),
-            writes: AtomicU64::new(0),
-            last_ns: AtomicU64::new(0),
-            total_ns: AtomicU64::new(0),
-        });
+        let shared = Shared::new(on_fatal);
         let (sender, receiver) = mpsc::channel();
         let theirs = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
             .name("raft-sync".into())
             .spawn(move || theirs.run(&receiver, sync))
             .map_err(StorageError::file("start", std::path::Path::new("the sync thread")))?;
-        Ok(Self { shared, jobs: Mutex::new(Some(sender)), thread: Some(thread) })
+        let worker = Worker::Thread(SyncThread { jobs: Mutex::new(Some(sender)), thread: Some(thread) });
+        Ok(Self { shared, worker })
+    }
+
+    /// A queue without a thread: the runtime of the node that uses the disk works it off.
+    #[cfg(feature = "simulation")]
+    pub(super) fn simulated(db: Arc<SimDb>, on_fatal: FatalHook) -> Self {
+        let shared = Shared::new(on_fatal);
+        let queue = SimQueue::new(Arc::clone(&shared), db);
+        Self { shared, worker: Worker::Simulated(queue) }
     }
 
     /// Queues a callback for a write that has returned. It is called exactly once, from the sync thread, or here
     /// with an error if the queue is poisoned.
     pub(super) fn push(&self, done: SyncDone) {
-        let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
-        // The thread outlives the sender, so sending cannot fail; were it gone, nothing could be vouched for.
-        match jobs.as_ref().map(|sender| sender.send(done)) {
-            Some(Ok(())) => {}
-            Some(Err(mpsc::SendError(done))) => {
-                let gone = StorageError::corrupt("the sync thread is gone");
-                self.poison(gone.clone());
-                done(Err(gone));
+        match &self.worker {
+            Worker::Thread(thread) => {
+                // The thread outlives the sender, so sending cannot fail; were it gone, nothing could be vouched for.
+                if let Err(done) = thread.send(done) {
+                    let gone = StorageError::corrupt("the sync thread is gone");
+                    self.poison(gone.clone());
+                    done(Err(gone));
+                }
             }
-            None => unreachable!("the sender is taken only when the queue is dropped"),
+            #[cfg(feature = "simulation")]
+            Worker::Simulated(queue) => queue.push(done),
         }
+    }
+
+    /// Returns when everything written so far is durable, after all callbacks queued before. Blocks for a sync, and
+    /// must not be called from a callback.
+    pub(super) fn wait(&self) -> Result<(), StorageError> {
+        #[cfg(feature = "simulation")]
+        if let Worker::Simulated(queue) = &self.worker {
+            return queue.sync_now();
+        }
+        let (sender, receiver) = mpsc::channel();
+        self.push(Box::new(move |result| drop(sender.send(result))));
+        receiver.recv().unwrap_or_else(|_| Err(StorageError::corrupt("the sync thread dropped a callback")))
     }
 
     /// Fails if the store is poisoned.
@@ -123,7 +154,25 @@ impl SyncQueue {
     }
 }
 
+#[cfg(feature = "simulation")]
 impl Drop for SyncQueue {
+    fn drop(&mut self) {
+        if let Worker::Simulated(queue) = &self.worker {
+            queue.close();
+        }
+    }
+}
+
+impl SyncThread {
+    /// Gives the callback back if the thread is gone.
+    fn send(&self, done: SyncDone) -> Result<(), SyncDone> {
+        let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        let sender = jobs.as_ref().expect("the sender is taken only when the queue is dropped");
+        sender.send(done).map_err(|mpsc::SendError(done)| done)
+    }
+}
+
+impl Drop for SyncThread {
     fn drop(&mut self) {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner).take();
         // A callback may hold the last handle of the store; then this runs on the sync thread, which ends by itself.
@@ -136,6 +185,17 @@ impl Drop for SyncQueue {
 }
 
 impl Shared {
+    fn new(on_fatal: FatalHook) -> Arc<Self> {
+        Arc::new(Self {
+            poison: OnceLock::new(),
+            on_fatal,
+            syncs: AtomicU64::new(0),
+            writes: AtomicU64::new(0),
+            last_ns: AtomicU64::new(0),
+            total_ns: AtomicU64::new(0),
+        })
+    }
+
     fn run(&self, jobs: &Receiver<SyncDone>, mut sync: impl FnMut() -> Result<(), StorageError>) {
         while let Ok(first) = jobs.recv() {
             let group: Vec<SyncDone> = std::iter::once(first).chain(jobs.try_iter()).collect();
@@ -149,23 +209,27 @@ impl Shared {
     fn sync(&self, sync: &mut impl FnMut() -> Result<(), StorageError>, writes: usize) -> Result<(), StorageError> {
         let begun = Mono::now();
         let result = sync();
-        let took = Mono::now().since(begun);
+        self.count(Mono::now().since(begun), writes);
+        result.inspect_err(|error| self.fail(error.clone()))
+    }
+
+    /// Counts one sync for this many writes.
+    pub(super) fn count(&self, took: Duration, writes: usize) {
         let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         self.last_ns.store(took, Ordering::Relaxed);
         self.total_ns.fetch_add(took, Ordering::Relaxed);
         self.syncs.fetch_add(1, Ordering::Relaxed);
         self.writes.fetch_add(writes as u64, Ordering::Relaxed);
-        result.inspect_err(|error| self.fail(error.clone()))
     }
 
-    fn check(&self) -> Result<(), StorageError> {
+    pub(super) fn check(&self) -> Result<(), StorageError> {
         match self.poison.get() {
             None => Ok(()),
             Some(cause) => Err(StorageError::Poisoned(Arc::new(cause.clone()))),
         }
     }
 
-    fn fail(&self, error: StorageError) {
+    pub(super) fn fail(&self, error: StorageError) {
         if self.poison.set(error.clone()).is_ok() {
             (self.on_fatal)(&error);
         }

@@ -1,13 +1,13 @@
 //! A data directory belongs to one node of one cluster, and its two stores belong together (rule D4).
 
-use crate::support::{crash, open, try_open};
+use crate::support::{Machine, crash, on_both_engines, open, try_open};
 use meridian_storage::{StorageError, StoreName};
 use meridian_types::NodeId;
 
-#[test]
-fn the_identity_stays_and_the_membership_is_given_once() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = open(dir.path());
+on_both_engines!(the_identity_stays_and_the_membership_is_given_once);
+
+fn the_identity_stays_and_the_membership_is_given_once(mut machine: Machine) {
+    let store = machine.open();
     let drawn = store.identity();
     assert!(drawn.cluster_id.is_empty());
     store.set_membership("earth", NodeId(3)).unwrap();
@@ -17,7 +17,8 @@ fn the_identity_stays_and_the_membership_is_given_once() {
     assert!(other(store.set_membership("earth", NodeId(4))));
     assert!(other(store.set_membership("mars", NodeId(3))));
     drop(store);
-    let again = open(dir.path()).identity();
+    drop(machine.open());
+    let again = machine.crash().identity();
     assert_eq!((again.incarnation, again.cluster_id.as_str(), again.node), (drawn.incarnation, "earth", 3));
 }
 

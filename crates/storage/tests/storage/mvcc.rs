@@ -1,6 +1,6 @@
 //! Versions against a model: a map from (key, timestamp) to value answers every get and scan the same.
 
-use crate::support::open;
+use crate::support::{Machine, on_both_engines, open, quiet_disk};
 use bytes::Bytes;
 use meridian_storage::{DataBatch, DataStore, ScanResult, ScanRow, Version};
 use meridian_types::{KeyRange, TableId, Timestamp};
@@ -8,6 +8,8 @@ use proptest::prelude::*;
 use std::collections::BTreeMap;
 
 const TABLE: TableId = TableId(7);
+
+on_both_engines!(a_view_stays_at_its_moment, a_tombstone_is_revealed_by_get_and_by_scan);
 
 /// Per key, its versions; `None` is a tombstone.
 #[derive(Clone, Debug, Default)]
@@ -103,33 +105,32 @@ proptest! {
         gets in prop::collection::vec((key(), 0..100_u64), 20),
         scans in prop::collection::vec((range(), 0..100_u64, any::<bool>(), 0..6_usize, 0..40_usize), 30),
     ) {
-        let dir = tempfile::tempdir().unwrap();
-        let data = open(dir.path()).data;
-        let mut model = Model::default();
-        surround(&data);
-        for step in steps {
-            run(&data, &mut model, step);
-        }
-        let view = data.view();
-        for (key, at) in gets {
-            prop_assert_eq!(view.get(TABLE, &key, Timestamp(at)).unwrap(), model.get(&key, at));
-            let newest = model.get(&key, u64::MAX).map(|v| v.ts);
-            prop_assert_eq!(view.newest_ts(TABLE, &key).unwrap(), newest);
-        }
-        for (range, at, reverse, rows, bytes) in scans {
-            for (rows, bytes) in [(rows, bytes), (usize::MAX, usize::MAX)] {
-                let found = view.scan(TABLE, &range, Timestamp(at), reverse, rows, bytes).unwrap();
-                let expected = model.scan(&range, at, reverse, rows, bytes);
-                prop_assert_eq!(found, expected, "{:?} at {} reverse {}", &range, at, reverse);
+        for machine in [Machine::rocks(), Machine::Simulated(quiet_disk(1))] {
+            let data = machine.open().data;
+            let mut model = Model::default();
+            surround(&data);
+            for step in steps.clone() {
+                run(&data, &mut model, step);
+            }
+            let view = data.view();
+            for (key, at) in &gets {
+                prop_assert_eq!(view.get(TABLE, key, Timestamp(*at)).unwrap(), model.get(key, *at));
+                let newest = model.get(key, u64::MAX).map(|v| v.ts);
+                prop_assert_eq!(view.newest_ts(TABLE, key).unwrap(), newest);
+            }
+            for (range, at, reverse, rows, bytes) in scans.clone() {
+                for (rows, bytes) in [(rows, bytes), (usize::MAX, usize::MAX)] {
+                    let found = view.scan(TABLE, &range, Timestamp(at), reverse, rows, bytes).unwrap();
+                    let expected = model.scan(&range, at, reverse, rows, bytes);
+                    prop_assert_eq!(found, expected, "{:?} at {} reverse {}", &range, at, reverse);
+                }
             }
         }
     }
 }
 
-#[test]
-fn a_view_stays_at_its_moment() {
-    let dir = tempfile::tempdir().unwrap();
-    let data = open(dir.path()).data;
+fn a_view_stays_at_its_moment(machine: Machine) {
+    let data = machine.open().data;
     let put = |ts, value: &'static str| {
         let mut batch = DataBatch::default();
         batch.put_version(TABLE, b"k", Timestamp(ts), Some(value.into()));
@@ -149,10 +150,8 @@ fn a_view_stays_at_its_moment() {
     assert_eq!((in_view, now), (Some(Timestamp(5)), Some(Timestamp(9))));
 }
 
-#[test]
-fn a_tombstone_is_revealed_by_get_and_by_scan() {
-    let dir = tempfile::tempdir().unwrap();
-    let data = open(dir.path()).data;
+fn a_tombstone_is_revealed_by_get_and_by_scan(machine: Machine) {
+    let data = machine.open().data;
     let mut batch = DataBatch::default();
     batch.put_version(TABLE, b"a", Timestamp(10), Some("v".into()));
     batch.put_version(TABLE, b"b", Timestamp(20), Some("v".into()));

@@ -1,6 +1,6 @@
 //! The raft log: what is appended, cut, purged and saved is what is found, per shard, now and after a restart.
 
-use crate::support::{append, crash, entry, indexes, open, waiter};
+use crate::support::{Machine, append, block_on, crash, entry, indexes, on_both_engines, open, waiter};
 use bytes::Bytes;
 use meridian_storage::StorageError;
 use meridian_types::ShardId;
@@ -9,10 +9,18 @@ use std::sync::{Arc, Barrier, mpsc};
 const A: ShardId = ShardId(0);
 const B: ShardId = ShardId(1);
 
-#[test]
-fn appended_entries_are_readable_at_once_and_found_after_a_restart() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = open(dir.path());
+on_both_engines!(
+    appended_entries_are_readable_at_once_and_found_after_a_restart,
+    a_read_returns_a_prefix_of_its_range_and_at_least_one_entry,
+    cutting_the_tail_and_appending_again_leaves_only_the_new_entries,
+    a_purge_removes_the_front_and_may_pass_the_end,
+    votes_marks_and_committed_ids_are_found_again,
+    a_saved_vote_covers_the_entries_appended_before_it,
+    shards_do_not_see_each_other,
+);
+
+fn appended_entries_are_readable_at_once_and_found_after_a_restart(machine: Machine) {
+    let store = machine.open();
     let log = store.raft.shard(A);
     assert_eq!((log.first_index().unwrap(), log.last_index().unwrap()), (None, None));
     let (done, durable) = waiter();
@@ -21,15 +29,13 @@ fn appended_entries_are_readable_at_once_and_found_after_a_restart() {
     durable.recv().unwrap().unwrap();
     append(&log, 2..300);
     drop((store, log));
-    let log = open(dir.path()).raft.shard(A);
+    let log = machine.open().raft.shard(A);
     assert_eq!(indexes(&log), (0..300).collect::<Vec<_>>());
     assert_eq!((log.first_index().unwrap(), log.last_index().unwrap()), (Some(0), Some(299)));
 }
 
-#[test]
-fn a_read_returns_a_prefix_of_its_range_and_at_least_one_entry() {
-    let dir = tempfile::tempdir().unwrap();
-    let log = open(dir.path()).raft.shard(A);
+fn a_read_returns_a_prefix_of_its_range_and_at_least_one_entry(machine: Machine) {
+    let log = machine.open().raft.shard(A);
     append(&log, 10..20);
     let read = |range, bytes| log.read(range, bytes).unwrap().into_iter().map(|(i, _)| i).collect::<Vec<_>>();
     assert_eq!(read(12..15, usize::MAX), [12, 13, 14]);
@@ -40,12 +46,11 @@ fn a_read_returns_a_prefix_of_its_range_and_at_least_one_entry() {
     assert!(read(20..30, usize::MAX).is_empty() && read(15..15, usize::MAX).is_empty());
 }
 
-#[test]
-fn cutting_the_tail_and_appending_again_leaves_only_the_new_entries() {
+fn cutting_the_tail_and_appending_again_leaves_only_the_new_entries(machine: Machine) {
     // Few entries go one by one, many by a range deletion.
     for cut in [5, 200] {
-        let dir = tempfile::tempdir().unwrap();
-        let store = open(dir.path());
+        let machine = machine.another();
+        let store = machine.open();
         let log = store.raft.shard(A);
         append(&log, 0..300);
         log.truncate_from(300 - cut).unwrap();
@@ -55,16 +60,14 @@ fn cutting_the_tail_and_appending_again_leaves_only_the_new_entries() {
         log.append(&[(300 - cut, Bytes::from_static(b"new"))], done).unwrap();
         durable.recv().unwrap().unwrap();
         drop((store, log));
-        let log = open(dir.path()).raft.shard(A);
+        let log = machine.open().raft.shard(A);
         let tail = log.read(299 - cut..1000, usize::MAX).unwrap();
         assert_eq!(tail, [(299 - cut, entry(299 - cut)), (300 - cut, Bytes::from_static(b"new"))]);
     }
 }
 
-#[test]
-fn a_purge_removes_the_front_and_may_pass_the_end() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = open(dir.path());
+fn a_purge_removes_the_front_and_may_pass_the_end(machine: Machine) {
+    let store = machine.open();
     let log = store.raft.shard(A);
     append(&log, 0..100);
     log.purge(9, "id 9".into()).unwrap();
@@ -76,47 +79,41 @@ fn a_purge_removes_the_front_and_may_pass_the_end() {
     log.purge(u64::MAX, "end".into()).unwrap();
     append(&log, 501..503);
     drop((store, log));
-    let log = open(dir.path()).raft.shard(A);
+    let log = machine.open().raft.shard(A);
     assert_eq!((indexes(&log), log.purged().unwrap()), (vec![501, 502], Some("end".into())));
 }
 
-#[tokio::test]
-async fn votes_marks_and_committed_ids_are_found_again() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = open(dir.path());
+fn votes_marks_and_committed_ids_are_found_again(machine: Machine) {
+    let store = machine.open();
     let log = store.raft.shard(A);
     assert_eq!((log.vote().unwrap(), log.committed().unwrap(), log.get_mark("m").unwrap()), (None, None, None));
     log.save_committed("c7".into()).unwrap();
-    log.save_vote("v1".into()).await.unwrap();
-    log.save_vote("v2".into()).await.unwrap();
+    block_on(log.save_vote("v1".into())).unwrap();
+    block_on(log.save_vote("v2".into())).unwrap();
     log.mark("m", Some("marked".into())).unwrap();
     log.mark("n", Some("gone".into())).unwrap();
     log.mark("n", None).unwrap();
     drop((store, log));
-    let log = open(dir.path()).raft.shard(A);
+    let log = machine.open().raft.shard(A);
     assert_eq!((log.vote().unwrap(), log.committed().unwrap()), (Some("v2".into()), Some("c7".into())));
     assert_eq!((log.get_mark("m").unwrap(), log.get_mark("n").unwrap()), (Some("marked".into()), None));
 }
 
-#[tokio::test]
-async fn a_saved_vote_covers_the_entries_appended_before_it() {
-    let dir = tempfile::tempdir().unwrap();
-    let log = open(dir.path()).raft.shard(A);
+fn a_saved_vote_covers_the_entries_appended_before_it(machine: Machine) {
+    let log = machine.open().raft.shard(A);
     let (done, durable) = waiter();
     log.append(&[(0, entry(0))], done).unwrap();
-    log.save_vote("v".into()).await.unwrap();
+    block_on(log.save_vote("v".into())).unwrap();
     // The append's callback was queued first, so it has been called.
     durable.try_recv().expect("called before the vote returned").unwrap();
 }
 
-#[tokio::test]
-async fn shards_do_not_see_each_other() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = open(dir.path());
+fn shards_do_not_see_each_other(machine: Machine) {
+    let store = machine.open();
     let (a, b, far) = (store.raft.shard(A), store.raft.shard(B), store.raft.shard(ShardId(u64::MAX)));
     append(&a, 0..50);
     append(&b, 7..9);
-    b.save_vote("b votes".into()).await.unwrap();
+    block_on(b.save_vote("b votes".into())).unwrap();
     far.mark("m", Some("x".into())).unwrap();
     assert_eq!(store.raft.shards().unwrap(), [A, B, ShardId(u64::MAX)]);
     a.purge(u64::MAX, "all".into()).unwrap();
@@ -125,7 +122,7 @@ async fn shards_do_not_see_each_other() {
     a.destroy().unwrap();
     assert_eq!((a.purged().unwrap(), indexes(&b), b.vote().unwrap()), (None, vec![7], Some("b votes".into())));
     drop((store, a, b, far));
-    assert_eq!(open(dir.path()).raft.shards().unwrap(), [B, ShardId(u64::MAX)]);
+    assert_eq!(machine.open().raft.shards().unwrap(), [B, ShardId(u64::MAX)]);
 }
 
 #[test]

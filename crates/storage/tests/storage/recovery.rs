@@ -1,12 +1,20 @@
 //! The data store after a crash: one consistent earlier moment, never a mix (rule D1).
 
-use crate::support::{crash, open, state};
+use crate::support::{Machine, crash, on_both_engines, open, state};
 use meridian_storage::{DataBatch, Store};
 use meridian_types::{KeyRange, RequestId, ShardId, TableId, Timestamp};
 use proptest::prelude::*;
 
 const SHARD: ShardId = ShardId(4);
 const TABLE: TableId = TableId(9);
+
+on_both_engines!(
+    without_a_flush_the_old_moment_is_found,
+    closing_flushes,
+    memtables_are_measured_and_emptied_by_a_flush,
+    clearing_a_shard_leaves_its_neighbours,
+    the_ledger_forgets_by_age_and_by_shard,
+);
 
 /// Applies "entry" `n` as the state machine does: a version, a ledger record and the position in one batch.
 fn apply(store: &Store, n: u64) {
@@ -33,29 +41,31 @@ fn applied(store: &Store) -> Option<u64> {
     position
 }
 
-#[test]
-fn without_a_flush_the_old_moment_is_found() {
-    let dir = tempfile::tempdir().unwrap();
-    let live = dir.path().join("live");
-    let store = open(&live);
-    let crashed = |name: &str| {
-        let copy = dir.path().join(name);
-        crash(&live, &copy);
-        open(&copy)
-    };
+fn without_a_flush_the_old_moment_is_found(mut machine: Machine) {
+    let store = machine.open();
     (1..=10).for_each(|n| apply(&store, n));
     assert_eq!((applied(&store), store.data.durable(SHARD)), (Some(10), None));
-    assert_eq!(applied(&crashed("a")), None);
+    let store = machine.crash();
+    assert_eq!((applied(&store), store.data.durable(SHARD)), (None, None));
 
+    (1..=10).for_each(|n| apply(&store, n));
     store.data.flush().unwrap();
     assert_eq!(store.data.durable(SHARD), Some(state(10, 10)));
     (11..=20).for_each(|n| apply(&store, n));
     assert_eq!(store.data.durable(SHARD), Some(state(10, 10)), "durable lags until the next flush");
-    let found = crashed("b");
-    assert_eq!((applied(&found), found.data.durable(SHARD)), (Some(10), Some(state(10, 10))));
+    let store = machine.crash();
+    assert_eq!((applied(&store), store.data.durable(SHARD)), (Some(10), Some(state(10, 10))));
 
+    (11..=20).for_each(|n| apply(&store, n));
     store.data.flush().unwrap();
-    assert_eq!(applied(&crashed("c")), Some(20));
+    assert_eq!(applied(&machine.crash()), Some(20));
+}
+
+fn closing_flushes(machine: Machine) {
+    let store = machine.open();
+    (1..=10).for_each(|n| apply(&store, n));
+    drop(store);
+    assert_eq!(applied(&machine.open()), Some(10));
 }
 
 #[test]
@@ -79,10 +89,8 @@ fn flushes_of_its_own_keep_the_families_together() {
     assert_eq!(applied(&open(&live)), Some(50));
 }
 
-#[test]
-fn memtables_are_measured_and_emptied_by_a_flush() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = open(dir.path());
+fn memtables_are_measured_and_emptied_by_a_flush(machine: Machine) {
+    let store = machine.open();
     let empty = store.data.memtable_bytes().unwrap();
     let mut batch = DataBatch::default();
     batch.put_version(TABLE, b"k", Timestamp(1), Some(vec![1; 200_000].into()));
@@ -94,10 +102,8 @@ fn memtables_are_measured_and_emptied_by_a_flush() {
     assert!(store.data.memtable_bytes().unwrap() < full - 100_000);
 }
 
-#[test]
-fn clearing_a_shard_leaves_its_neighbours() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = open(dir.path());
+fn clearing_a_shard_leaves_its_neighbours(machine: Machine) {
+    let store = machine.open();
     let other = ShardId(5);
     let mut batch = DataBatch::default();
     for key in ["a", "m", "z"] {
@@ -129,10 +135,8 @@ fn clearing_a_shard_leaves_its_neighbours() {
     );
 }
 
-#[test]
-fn the_ledger_forgets_by_age_and_by_shard() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = open(dir.path());
+fn the_ledger_forgets_by_age_and_by_shard(machine: Machine) {
+    let store = machine.open();
     let mut batch = DataBatch::default();
     for n in 1..=10 {
         batch.put_ledger(SHARD, &id(n), b"r");
@@ -153,22 +157,20 @@ proptest! {
     fn wherever_it_crashes_the_last_flush_is_what_counts(
         steps in prop::collection::vec(prop_oneof![3 => Just(false), 1 => Just(true)], 1..40)
     ) {
-        let dir = tempfile::tempdir().unwrap();
-        let live = dir.path().join("live");
-        let store = open(&live);
-        let (mut now, mut flushed) = (0, None);
-        for flush in steps {
-            if flush {
-                store.data.flush().unwrap();
-                flushed = (now > 0).then_some(now);
-            } else {
-                now += 1;
-                apply(&store, now);
+        for mut machine in [Machine::rocks(), Machine::simulated()] {
+            let store = machine.open();
+            let (mut now, mut flushed) = (0, None);
+            for flush in &steps {
+                if *flush {
+                    store.data.flush().unwrap();
+                    flushed = (now > 0).then_some(now);
+                } else {
+                    now += 1;
+                    apply(&store, now);
+                }
             }
+            prop_assert_eq!(store.data.durable(SHARD).map(|s| s.last_ts), flushed);
+            prop_assert_eq!(applied(&machine.crash()), flushed);
         }
-        prop_assert_eq!(store.data.durable(SHARD).map(|s| s.last_ts), flushed);
-        let copy = dir.path().join("copy");
-        crash(&live, &copy);
-        prop_assert_eq!(applied(&open(&copy)), flushed);
     }
 }

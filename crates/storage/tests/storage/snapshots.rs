@@ -1,13 +1,23 @@
 //! Snapshots: what one node builds, another installs; damage and foreign manifests are refused.
 
-use crate::support::{open, state};
-use meridian_proto::internal::v1::SnapshotManifest;
+use crate::support::{Machine, folder, on_both_engines, ship, state};
+use meridian_proto::internal::v1::{InstallMark, SnapshotManifest};
 use meridian_storage::{DataBatch, StorageError, Store, read_manifest, verify_snapshot};
 use meridian_types::{KeyRange, RequestId, ShardId, TableId, Timestamp};
-use std::path::Path;
+use prost::Message as _;
+use std::path::{Path, PathBuf};
 
 const SHARD: ShardId = ShardId(3);
 const TABLE: TableId = TableId(8);
+
+on_both_engines!(
+    an_installed_snapshot_answers_as_its_source_and_leaves_the_rest,
+    a_snapshot_is_of_one_moment,
+    empty_shards_have_snapshots_too,
+    damage_is_found_before_anything_is_changed,
+    manifests_that_lead_elsewhere_are_refused,
+    an_interrupted_installation_is_finished_after_a_crash,
+);
 
 fn range() -> KeyRange {
     KeyRange::new("b".into(), Some("y".into())).unwrap()
@@ -44,19 +54,29 @@ fn build(store: &Store, dir: &Path) -> SnapshotManifest {
     store.data.build_snapshot(SHARD, TABLE, &range(), dir).unwrap()
 }
 
-fn source(dir: &Path) -> Store {
-    let store = open(dir);
+/// Builds a snapshot of `from` and brings it to `to`; returns where its files are there.
+fn send(from: &Store, to: &Store) -> (PathBuf, SnapshotManifest) {
+    let (built, staged) = (folder(from, "out"), folder(to, "in"));
+    let manifest = build(from, &built);
+    ship((from, &built), (to, &staged), manifest.files.iter().map(|file| &file.name));
+    (staged, manifest)
+}
+
+fn source(machine: &Machine) -> Store {
+    let store = machine.open();
     (1..40).for_each(|ts| put(&store, ["c", "d\0e", "x"][ts as usize % 3], ts));
     store
 }
 
-#[test]
-fn an_installed_snapshot_answers_as_its_source_and_leaves_the_rest() {
-    let dir = tempfile::tempdir().unwrap();
-    let (from, to) = (source(&dir.path().join("from")), open(&dir.path().join("to")));
-    let staged = to.snapshots_dir().join("s");
-    let manifest = build(&from, &staged);
-    assert_eq!(read_manifest(&staged).unwrap(), manifest);
+fn install(store: &Store, staged: &Path, manifest: &SnapshotManifest) -> Result<(), StorageError> {
+    store.install_snapshot(SHARD, TABLE, &range(), staged, manifest)
+}
+
+fn an_installed_snapshot_answers_as_its_source_and_leaves_the_rest(there: Machine) {
+    let mut here = there.another();
+    let (from, to) = (source(&there), here.open());
+    let (staged, manifest) = send(&from, &to);
+    assert_eq!(read_manifest(&from.files(), &folder(&from, "out")).unwrap(), manifest);
     assert_eq!(manifest.state, Some(state(39, 39)));
 
     // An old life of the shard, partly flushed, and a neighbour in the same table.
@@ -67,7 +87,7 @@ fn an_installed_snapshot_answers_as_its_source_and_leaves_the_rest() {
     neighbour.put_version(TABLE, b"y", Timestamp(6), Some("neighbour".into()));
     to.data.write(neighbour).unwrap();
 
-    to.install_snapshot(SHARD, TABLE, &range(), &staged, &manifest).unwrap();
+    install(&to, &staged, &manifest).unwrap();
     assert_eq!(to.data.durable(SHARD), Some(state(39, 39)));
     assert!(to.resume_installs().unwrap().is_empty(), "no mark is left");
     let mut same = DataBatch::default();
@@ -76,91 +96,106 @@ fn an_installed_snapshot_answers_as_its_source_and_leaves_the_rest() {
     assert_eq!(content(&to), content(&from));
 
     // Durable without a further flush, and the staged files are not needed any more.
-    std::fs::remove_dir_all(&staged).unwrap();
-    let copy = dir.path().join("copy");
-    crate::support::crash(&dir.path().join("to"), &copy);
-    assert_eq!(content(&open(&copy)), content(&from));
+    to.files().remove_dir(&staged).unwrap();
+    assert_eq!(content(&here.crash()), content(&from));
 }
 
-#[test]
-fn a_snapshot_is_of_one_moment() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = source(&dir.path().join("from"));
-    let (before, view) = (content(&store), store.data.view());
-    (40..50).for_each(|ts| put(&store, "c", ts));
-    let staged = dir.path().join("staged");
-    let manifest = view.build_snapshot(SHARD, TABLE, &range(), &staged).unwrap();
-    let to = open(&dir.path().join("to"));
-    to.install_snapshot(SHARD, TABLE, &range(), &staged, &manifest).unwrap();
+fn a_snapshot_is_of_one_moment(there: Machine) {
+    let here = there.another();
+    let (from, to) = (source(&there), here.open());
+    let (before, view) = (content(&from), from.data.view());
+    (40..50).for_each(|ts| put(&from, "c", ts));
+    let (built, staged) = (folder(&from, "out"), folder(&to, "in"));
+    let manifest = view.build_snapshot(SHARD, TABLE, &range(), &built).unwrap();
+    ship((&from, &built), (&to, &staged), manifest.files.iter().map(|file| &file.name));
+    install(&to, &staged, &manifest).unwrap();
     assert_eq!(content(&to), before);
 }
 
-#[test]
-fn empty_shards_have_snapshots_too() {
-    let dir = tempfile::tempdir().unwrap();
-    let (from, to) = (open(&dir.path().join("from")), open(&dir.path().join("to")));
-    let staged = dir.path().join("staged");
-    let manifest = build(&from, &staged);
+fn empty_shards_have_snapshots_too(there: Machine) {
+    let here = there.another();
+    let (from, to) = (there.open(), here.open());
+    let (staged, manifest) = send(&from, &to);
     assert_eq!((manifest.files.len(), manifest.state.clone()), (0, None));
     put(&to, "c", 7);
-    to.install_snapshot(SHARD, TABLE, &range(), &staged, &manifest).unwrap();
+    install(&to, &staged, &manifest).unwrap();
     assert_eq!(content(&to), content(&from));
 
     // A position without rows.
     let mut batch = DataBatch::default();
     batch.put_shard_state(SHARD, &state(2, 9));
     from.data.write(batch).unwrap();
-    let manifest = build(&from, &staged);
-    to.install_snapshot(SHARD, TABLE, &range(), &staged, &manifest).unwrap();
+    let (staged, manifest) = send(&from, &to);
+    install(&to, &staged, &manifest).unwrap();
     assert_eq!((content(&to), to.data.durable(SHARD)), (content(&from), Some(state(2, 9))));
 }
 
-#[test]
-fn damage_is_found_before_anything_is_changed() {
-    let dir = tempfile::tempdir().unwrap();
-    let (from, to) = (source(&dir.path().join("from")), source(&dir.path().join("to")));
+fn damage_is_found_before_anything_is_changed(there: Machine) {
+    let here = there.another();
+    let (from, to) = (source(&there), source(&here));
     put(&to, "c", 45);
     let before = content(&to);
-    let staged = dir.path().join("staged");
-    let manifest = build(&from, &staged);
+    let (staged, manifest) = send(&from, &to);
     for file in &manifest.files {
         let path = staged.join(&file.name);
-        let whole = std::fs::read(&path).unwrap();
-        let mut flipped = whole.clone();
+        let whole = here.read(&path);
+        let mut flipped = whole.to_vec();
         flipped[whole.len() / 2] ^= 1;
-        for bad in [flipped, whole[..whole.len() - 1].to_vec()] {
-            std::fs::write(&path, bad).unwrap();
-            let refused = to.install_snapshot(SHARD, TABLE, &range(), &staged, &manifest).unwrap_err();
+        for bad in [flipped.into(), whole.slice(..whole.len() - 1)] {
+            here.tamper(&path, Some(bad));
+            let refused = install(&to, &staged, &manifest).unwrap_err();
             assert!(matches!(refused, StorageError::Corrupt { .. }), "{refused}");
         }
-        std::fs::remove_file(&path).unwrap();
-        let refused = to.install_snapshot(SHARD, TABLE, &range(), &staged, &manifest).unwrap_err();
+        here.tamper(&path, None);
+        let refused = install(&to, &staged, &manifest).unwrap_err();
         assert!(matches!(refused, StorageError::File { .. }), "{refused}");
-        std::fs::write(&path, whole).unwrap();
+        here.tamper(&path, Some(whole));
     }
-    verify_snapshot(&staged, &manifest).unwrap();
+    verify_snapshot(&to.files(), &staged, &manifest).unwrap();
     assert_eq!(content(&to), before);
 
-    let mut damaged = std::fs::read(staged.join("manifest")).unwrap();
+    let path = folder(&from, "out").join("manifest");
+    let mut damaged = there.read(&path).to_vec();
     *damaged.last_mut().unwrap() ^= 1;
-    std::fs::write(staged.join("manifest"), damaged).unwrap();
-    assert!(matches!(read_manifest(&staged), Err(StorageError::Corrupt { .. })));
+    there.tamper(&path, Some(damaged.into()));
+    assert!(matches!(read_manifest(&from.files(), &folder(&from, "out")), Err(StorageError::Corrupt { .. })));
 }
 
-#[test]
-fn manifests_that_lead_elsewhere_are_refused() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = source(&dir.path().join("from"));
-    let staged = dir.path().join("staged");
+fn manifests_that_lead_elsewhere_are_refused(machine: Machine) {
+    let store = source(&machine);
+    let staged = folder(&store, "staged");
     let good = build(&store, &staged);
     let refused = |change: &dyn Fn(&mut SnapshotManifest)| {
         let mut manifest = good.clone();
         change(&mut manifest);
-        let error = store.install_snapshot(SHARD, TABLE, &range(), &staged, &manifest).unwrap_err();
+        let error = install(&store, &staged, &manifest).unwrap_err();
         assert!(matches!(error, StorageError::BadSnapshot { .. }), "{error}");
     };
     refused(&|m| m.shard += 1);
     refused(&|m| m.format += 1);
     refused(&|m| m.files[0].name = "../from/data/CURRENT".into());
     refused(&|m| m.files[0].family = "shards".into());
+}
+
+/// The mark is there and nothing else has happened; the staged files must have survived with it.
+fn an_interrupted_installation_is_finished_after_a_crash(there: Machine) {
+    let mut here = there.another();
+    let (from, to) = (source(&there), here.open());
+    put(&to, "c", 77);
+    let (staged, manifest) = send(&from, &to);
+    let mark = InstallMark {
+        dir: "snapshots/in".into(),
+        manifest: Some(manifest.clone()),
+        table: TABLE.0,
+        start: range().start,
+        end: range().end,
+    };
+    to.files().sync_dir(&staged).unwrap();
+    to.files().sync_dir(&to.snapshots_dir()).unwrap();
+    to.raft.shard(SHARD).mark("install", Some(mark.encode_to_vec().into())).unwrap();
+    to.data.clear_shard(SHARD, TABLE, &range()).unwrap();
+    let found = here.crash();
+    assert_eq!(found.resume_installs().unwrap(), [SHARD]);
+    assert_eq!(content(&found), content(&from));
+    assert_eq!(content(&here.crash()), content(&from));
 }
