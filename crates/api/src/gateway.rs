@@ -440,13 +440,14 @@ async fn release_read(
         staleness /= 4;
     }
     // The read timestamp itself is revealed too: it goes into the token, which a later write must exceed.
-    let mut revealed = reveals.max(at.min(ctx.latest()));
+    let reveals = reveals.max(at.min(ctx.latest()));
+    let mut revealed = reveals;
     if sabotaged(Sabotage::RevealTombstone) {
         let versions = attempt.value.page.rows.iter().map(|row| Timestamp(row.version));
         revealed = versions.max().unwrap_or_default();
     }
     let wait = wait_past(ctx, revealed, arrival).await.map_err(|_| failure::no_quorum("the read's commit wait"))?;
-    emit(|| Event::Released { ts: reveals.max(at) });
+    emit(|| Event::Released { ts: reveals });
     let region = region_of(ctx, attempt.by);
     let leader = ctx.replicas.get(read.shard).and_then(|r| r.leader()).map(|l| region_of(ctx, l));
     let floor = floor::read(read.view, &ctx.region, read.shard, leader.as_ref(), read.consistency);

@@ -170,16 +170,19 @@ impl Run {
     fn through(&mut self) {
         let phases: [fn(&mut Self) -> Result<(), String>; 4] = [Self::form, Self::storm, Self::recover, Self::finish];
         for phase in phases {
-            if let Err(why) = phase(self) {
-                self.failures.push(why);
-                break;
-            }
+            let result = phase(self);
             if self.is_over() {
                 break;
             }
+            if let Err(why) = result {
+                self.failures.push(why);
+                break;
+            }
         }
-        // What was recorded is checked, however far it went.
-        self.check_history();
+        // A history that ends in the middle lacks what was under way.
+        if self.progress.tables.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
+            self.check_history();
+        }
     }
 
     /// After a breach the rest would only repeat it.

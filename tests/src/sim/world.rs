@@ -68,6 +68,8 @@ pub(crate) struct World {
     nodes: BTreeMap<NodeId, SimNode>,
     pub(crate) observer: Rc<Observer>,
     rng: ChaCha8Rng,
+    /// No more trouble: whoever goes down is started again.
+    calm: bool,
     /// Faults that were really done, by kind.
     pub(crate) done: BTreeMap<&'static str, u64>,
 }
@@ -101,6 +103,7 @@ impl World {
             nodes: BTreeMap::new(),
             observer,
             rng: ChaCha8Rng::seed_from_u64(rng.random()),
+            calm: false,
             done: BTreeMap::new(),
             plan,
         };
@@ -319,6 +322,9 @@ impl World {
         for node in ended {
             self.observer.say(|line| line.push_str(&format!("{node} ended itself: its disk failed")));
             self.down(node, false, true);
+            if self.calm {
+                self.start(node);
+            }
         }
     }
 
@@ -543,6 +549,7 @@ impl World {
 
     /// Ends all trouble: every node runs, every link works, every clock is right.
     pub(crate) fn calm(&mut self) {
+        self.calm = true;
         let nodes: Vec<NodeId> = self.plan.node_ids().collect();
         for node in &nodes {
             self.resume(*node, true);
