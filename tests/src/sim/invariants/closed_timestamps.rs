@@ -3,10 +3,12 @@
 //! * After `closed` was promised with `position`, and before, no replica applies an entry with a stamp above
 //!   `position` and at or below `closed`, whoever leads (C2, C4). Towards later leaders that rests on the clocks' bounds
 //!   (C1), so it is demanded only while they hold; towards the promising leader and those before it, always.
-//! * A leader closes after its barrier is applied (C3), with a position not below the last stamp that it gave, but for
-//!   refused ones (C2), and below true time (C1: no shard has a lead time yet). It stamps above what it closed (S2).
+//! * A leader closes after its barrier is applied (C3), and below true time (C1: no shard has a lead time yet). It has
+//!   given no stamp above the position and at or below what it closes, but for refused entries (C2), and gives none
+//!   afterwards (S2).
 //!
-//! A promise counts from its event on: it is told to others, or served by, so leadership has been proven by then.
+//! A promise counts from its event on: it is told to others, or served by, so leadership has been proven by then. Entries
+//! may have been stamped between the promise and its proof.
 //!
 //! Source: rules C1 to C4, S2, S4.
 
@@ -89,9 +91,11 @@ impl ClosedTimestamps {
         if !leadership.open {
             return Err(format!("{leader} closes {closed} in {shard} before its barrier is applied"));
         }
-        let last = leadership.stamped.last().map_or(Timestamp::ZERO, |(_, last)| *last);
-        if position < last {
-            return Err(format!("{leader} closes {closed} in {shard} at position {position}, after it stamped {last}"));
+        let upto = leadership.stamped.partition_point(|(first, _)| *first <= closed);
+        if let Some((first, _)) = leadership.stamped[..upto].last().filter(|(_, last)| *last > position) {
+            return Err(format!(
+                "{leader} closes {closed} in {shard} at position {position}, after it stamped {first}"
+            ));
         }
         if seen.clocks_good && closed.0 >= seen.true_ns {
             let true_ns = seen.true_ns;
@@ -234,16 +238,20 @@ mod tests {
     }
 
     #[test]
-    fn a_position_is_the_last_stamp() {
+    fn a_position_covers_what_was_stamped_below_the_promise() {
         let mut s = script();
-        s.ok(1, stamped(leader(1, 1), 160, key("a")));
-        s.ok(1, stamped(leader(1, 1), 170, key("a")));
-        s.bad(1, closed(leader(1, 1), 50, 160), "after it stamped 170");
+        s.ok(1, stamped_many(leader(1, 1), 160, 170, key("a")));
+        s.bad(1, closed(leader(1, 1), 165, 100), "after it stamped 160");
+        let mut s = script();
+        s.ok(1, stamped_many(leader(1, 1), 160, 170, key("a")));
+        s.bad(1, closed(leader(1, 1), 200, 169), "after it stamped 160");
         let mut s = script();
         s.ok(1, stamped(leader(1, 1), 160, key("a")));
         s.ok(1, stamped(leader(1, 1), 170, key("a")));
         s.ok(1, refused(leader(1, 1), 170));
-        s.ok(1, closed(leader(1, 1), 50, 160));
+        s.ok(1, closed(leader(1, 1), 180, 160));
+        s.ok(1, stamped(leader(1, 1), 190, key("a")));
+        s.ok(1, closed(leader(1, 1), 185, 160)); // promised before that stamp, proven after it
         s.end();
     }
 

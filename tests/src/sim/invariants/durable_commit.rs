@@ -55,16 +55,13 @@ impl Invariant for DurableCommit {
         match seen.what {
             What::Event(Event::Committed { shard, id }) => self.committed(seen, *shard, *id),
             What::Event(Event::Synced { shard, upto }) => {
-                let Some(vouched) = vouched else { return Ok(()) };
-                if !self.holders.is_durable(seen.disks, node, *shard, vouched) {
-                    let end = seen.disks.synced_end(node, *shard);
-                    return Err(format!(
-                        "{node} calls its log of {shard} synced up to {upto}; a power loss would leave it up to before \
-                         {end}"
-                    ));
+                if vouched.is_none_or(|vouched| self.holders.is_durable(seen.disks, node, *shard, vouched)) {
+                    return Ok(());
                 }
-                self.holders.durable(node, *shard, vouched);
-                Ok(())
+                let end = seen.disks.synced_end(node, *shard);
+                Err(format!(
+                    "{node} calls its log of {shard} synced up to {upto}; a power loss would leave it up to before {end}"
+                ))
             }
             What::Event(Event::Applied { shard, id, .. }) => {
                 if self.holders.is_durable(seen.disks, node, *shard, id.index) {

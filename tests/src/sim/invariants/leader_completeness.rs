@@ -1,8 +1,8 @@
 //! A new leader's log has every entry that was committed under a smaller leader id.
 //!
-//! Committed is what a leader said is, under its own id; and what any replica has applied: that was committed by the
-//! greatest leadership seen so far, or by a smaller one. It is enough to look at the last of them: what is below is
-//! the same in all logs that have it (log matching). Entries that were given up, or came in a snapshot, are in the
+//! Committed is what the node whose entry it is says so of, and what any replica has applied. Who committed it, nobody
+//! says: the greatest leadership seen so far, or a smaller one. It is enough to look at the last of them: what is below
+//! is the same in all logs that have it (log matching). Entries that were given up, or came in a snapshot, are in the
 //! state and need not be in the log.
 //!
 //! A leader that learns late that it was elected may lack what greater leaders committed meanwhile (Z0).
@@ -31,7 +31,8 @@ struct Shard {
 }
 
 impl Shard {
-    fn commit(&mut self, by: LeaderId, id: LogId) {
+    fn commit(&mut self, id: LogId) {
+        let by = self.greatest.max(id.leader);
         let last = self.committed.entry(by).or_insert(id);
         if id.index > last.index {
             *last = id;
@@ -71,12 +72,8 @@ impl Invariant for LeaderCompleteness {
                 let shard = self.shards.entry(*shard).or_default();
                 shard.greatest = shard.greatest.max(id.leader);
             }
-            What::Event(Event::Committed { shard, id }) => {
-                self.shards.entry(*shard).or_default().commit(id.leader, *id);
-            }
-            What::Event(Event::Applied { shard, id, .. }) => {
-                let shard = self.shards.entry(*shard).or_default();
-                shard.commit(shard.greatest.max(id.leader), *id);
+            What::Event(Event::Committed { shard, id } | Event::Applied { shard, id, .. }) => {
+                self.shards.entry(*shard).or_default().commit(*id);
             }
             What::Event(Event::Led { shard, leader, .. }) => {
                 self.led(seen.node, *shard, *leader)?;

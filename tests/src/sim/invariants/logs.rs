@@ -136,12 +136,14 @@ impl<T> Log<T> {
     fn stopped(&mut self, stop: Stop) {
         if stop == Stop::PowerLost {
             let removed = self.unsynced.iter().filter_map(|u| if let Unsynced::Cut(at) = u { Some(*at) } else { None });
-            self.revived = removed.chain(self.revived).min();
+            self.revived = removed.min();
             self.unsynced.clear();
         }
     }
 
     fn opened(&mut self, end: u64) {
+        // Opening a store makes what it finds durable.
+        self.unsynced.clear();
         if let Some(from) = self.revived.take() {
             self.cut(from);
         }

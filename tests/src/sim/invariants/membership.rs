@@ -73,10 +73,7 @@ impl Invariant for SafeMemberships {
             _ => Ok(()),
         };
         self.memberships.follow(seen);
-        if let (Some(upto), What::Event(Event::Synced { shard, .. })) = (self.holders.follow(seen), seen.what) {
-            // Whether it is true is durable commit's to say.
-            self.holders.durable(seen.node, *shard, upto);
-        }
+        self.holders.follow(seen);
         result
     }
 }

@@ -79,7 +79,8 @@ impl Memberships {
 #[derive(Debug, Default)]
 pub(super) struct Holders {
     logs: Logs<LogId>,
-    /// Up to where a log has been durable since its entries were appended.
+    /// Up to before where a log was seen to be on its disk, since its entries were appended. A shard that is removed
+    /// later has been there all the same.
     durable: Table<(NodeId, ShardId), u64>,
 }
 
@@ -93,34 +94,41 @@ impl Holders {
                 let _ = self.logs.log(node, *shard).append(id.index, *id);
                 return None;
             }
-            What::Event(Event::Truncated { shard, from: end } | Event::Opened { shard, log_end: end, .. }) => {
+            What::Event(Event::Truncated { shard, from }) => {
                 if let Some(durable) = self.durable.get_mut(&(node, *shard)) {
-                    *durable = (*durable).min(*end);
+                    *durable = (*durable).min(*from);
                 }
+            }
+            What::Event(Event::Opened { shard, log_end, .. }) => {
+                let durable = seen.disks.synced_end(node, *shard).min(*log_end);
+                self.durable.insert((node, *shard), durable);
             }
             _ => {}
         }
-        self.logs.follow(seen)
+        let vouched = self.logs.follow(seen)?;
+        if let What::Event(Event::Synced { shard, .. }) = seen.what
+            && seen.disks.synced_end(node, *shard) > vouched
+        {
+            let durable = self.durable.entry((node, *shard)).or_default();
+            *durable = (*durable).max(vouched + 1);
+        }
+        Some(vouched)
     }
 
-    /// The disk of `node` has the log up to and including `upto`.
-    pub(super) fn durable(&mut self, node: NodeId, shard: ShardId, upto: u64) {
-        let durable = self.durable.entry((node, shard)).or_default();
-        *durable = (*durable).max(upto + 1);
+    fn on_disk(&self, disks: &dyn Disks, node: NodeId, shard: ShardId, index: u64) -> bool {
+        // What was seen there is cheaper to know than what is there.
+        self.durable.get(&(node, shard)).is_some_and(|end| *end > index) || disks.synced_end(node, shard) > index
     }
 
-    /// Whether a power loss would leave the log of `node` whole up to and including `index`.
+    /// Whether a power loss leaves this index of the log of `node`, or it was given up.
     pub(super) fn is_durable(&self, disks: &dyn Disks, node: NodeId, shard: ShardId, index: u64) -> bool {
-        let gone = self.logs.get(node, shard).is_some_and(|log| log.get(index) == Slot::Gone);
-        gone || disks.synced_end(node, shard) > index
+        self.on_disk(disks, node, shard, index)
+            || self.logs.get(node, shard).is_some_and(|log| log.get(index) == Slot::Gone)
     }
 
     /// Whether `node` has this entry durably, or had it and has given it up since.
     fn holds(&self, disks: &dyn Disks, node: NodeId, shard: ShardId, id: LogId) -> bool {
-        let on_disk = || {
-            self.durable.get(&(node, shard)).is_some_and(|end| *end > id.index)
-                || disks.synced_end(node, shard) > id.index
-        };
+        let on_disk = || self.on_disk(disks, node, shard, id.index);
         match self.logs.get(node, shard).map_or(Slot::Missing, |log| log.get(id.index)) {
             Slot::Gone => true,
             Slot::Known(has) => *has == id && on_disk(),

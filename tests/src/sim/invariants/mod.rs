@@ -54,6 +54,8 @@ mod stamps_increase;
 mod state_machine_equality;
 mod surviving_log;
 mod tables;
+#[cfg(test)]
+mod whole;
 
 use super::invariant::Invariant;
 
