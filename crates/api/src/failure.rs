@@ -39,6 +39,7 @@ impl From<ConsensusError> for Refusal {
             }
             ConsensusError::Lost => lost().into(),
             ConsensusError::NotProven => Self::NotLeader(None),
+            ConsensusError::UnfitToLead { .. } => Error::new(Reason::BadRequest, e.to_string()).into(),
             ConsensusError::Stopped(why) => {
                 tracing::warn!("a replica is not running: {why}");
                 Self::NotLeader(None)

@@ -39,6 +39,12 @@ pub enum ConsensusError {
     /// A read: leadership could not be proven in time.
     #[error("leadership could not be proven in time")]
     NotProven,
+    /// A transfer that was not begun: the node is no voter of the shard, lags, or has not been heard of lately.
+    #[error("{to} cannot take over: it is no voter of the shard, lags behind, or has not answered lately")]
+    UnfitToLead {
+        /// The node.
+        to: NodeId,
+    },
     /// The replica is closed or has failed.
     #[error("the replica is not running: {0}")]
     Stopped(String),

@@ -52,6 +52,28 @@ pub(crate) struct Decision {
     pub(crate) applied: Mono,
 }
 
+/// A transfer that is being prepared. Dropped before [`Handover::is_final`], it was given up, for whatever reason, and the
+/// leadership goes on: a leader that serves nobody and has no successor would be worse than none.
+pub(crate) struct Handover<'a> {
+    leadership: &'a Leadership,
+    done: bool,
+}
+
+impl Handover<'_> {
+    /// The successor is about to be told: from here there is no way back (openraft has none).
+    pub(crate) fn is_final(mut self) {
+        self.done = true;
+    }
+}
+
+impl Drop for Handover<'_> {
+    fn drop(&mut self) {
+        if !self.done {
+            self.leadership.resume();
+        }
+    }
+}
+
 /// What a leadership works with; outlives it.
 #[derive(Clone)]
 pub(crate) struct LeaderParts {
@@ -134,7 +156,7 @@ impl Leadership {
 
     /// Queues a proposal. Refused when the queue is full or a transfer has begun.
     pub(crate) fn propose(&self, proposal: Proposal) -> Result<(), ConsensusError> {
-        if let Some(to) = *self.paused.borrow() {
+        if let Some(to) = self.successor() {
             return Err(NotLeader { hint: Some(to) }.into());
         }
         self.proposals.try_send(proposal).map_err(|e| match e {
@@ -256,13 +278,28 @@ impl Leadership {
         self.sequencer().in_flight()
     }
 
+    /// To whom the leadership is being handed over, if it is.
+    pub(crate) fn successor(&self) -> Option<NodeId> {
+        *self.paused.borrow()
+    }
+
     /// Ends the lease and takes no more proposals: the first steps of a transfer (R4).
-    pub(crate) fn pause(&self, to: NodeId) {
+    pub(crate) fn pause(&self, to: NodeId) -> Handover<'_> {
         if !sabotaged(Sabotage::LeaseDuringTransfer) {
             self.parts.acks.revoke(self.leader());
         }
         self.paused.send_replace(Some(to));
         emit(|| Event::Transferring { shard: self.parts.shard, leader: self.leader(), to });
+        Handover { leadership: self, done: false }
+    }
+
+    /// Leads on as before: nobody was told to take over.
+    fn resume(&self) {
+        emit(|| Event::TransferGivenUp { shard: self.parts.shard, leader: self.leader() });
+        self.paused.send_replace(None);
+        self.parts.acks.restore(self.leader());
+        // Positions and read points may lie behind a barrier that was refused.
+        self.want_barrier();
     }
 
     /// Commits a barrier above every promise made so far; the last step before a transfer.

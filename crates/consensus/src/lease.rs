@@ -91,6 +91,14 @@ impl QuorumAcks {
         }
     }
 
+    /// Takes a revocation back: the transfer it was made for was given up before anybody was told of it.
+    pub fn restore(&self, leader: LeaderId) {
+        let mut inner = self.lock();
+        if leader == inner.leader {
+            inner.revoked = false;
+        }
+    }
+
     /// Whether the lease under `leader` was ended for good.
     pub fn is_revoked(&self, leader: LeaderId) -> bool {
         let inner = self.lock();

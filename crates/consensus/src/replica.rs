@@ -285,11 +285,17 @@ impl Replica {
         if to == self.node() {
             return Ok(());
         }
-        if !self.is_caught_up(to) {
-            return Err(stopped(format!("{to} is no voter of the shard, or too far behind")));
+        if let Some(to) = leadership.successor() {
+            return Err(NotLeader { hint: Some(to) }.into());
         }
-        leadership.pause(to);
-        leadership.commit_barrier().await?;
+        if !self.is_fit_to_lead(to) {
+            return Err(ConsensusError::UnfitToLead { to });
+        }
+        let handover = leadership.pause(to);
+        // Bounded: until it is committed nobody is served.
+        let barrier = tokio::time::timeout(self.timing.promise(), leadership.commit_barrier());
+        barrier.await.map_err(|_| ConsensusError::NotProven)??;
+        handover.is_final();
         self.raft.trigger().transfer_leader(to.0).await.map_err(stopped)?;
         let limit = self.timing.promise() * 2;
         let wait = self.raft.wait(Some(limit));

@@ -214,6 +214,13 @@ pub enum Event {
         /// The chosen successor.
         to: NodeId,
     },
+    /// The transfer was given up before anybody was told of it: the leadership goes on.
+    TransferGivenUp {
+        /// The shard.
+        shard: ShardId,
+        /// The leadership.
+        leader: LeaderId,
+    },
     /// A replica answered a read, or handed out a read index.
     Read {
         /// The shard.

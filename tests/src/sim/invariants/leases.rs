@@ -3,7 +3,8 @@
 //! * When a leader finds its lease valid, no greater leadership has begun on any node (R2, R3, R5, R6). So two nodes
 //!   never have valid leases at once. This rests on the rate of the machines' monotonic clocks alone, and holds when the
 //!   interval clocks break their bounds.
-//! * Once a transfer has begun under a leadership, its lease is gone for good (R4).
+//! * Once a transfer has begun under a leadership, its lease is gone (R4): for good, or until the transfer is given up
+//!   before anybody was told of it.
 //!
 //! Source: rules R2 to R6, Z0.
 
@@ -35,6 +36,9 @@ impl Invariant for Leases {
             What::Event(Event::Transferring { shard, leader, to }) => {
                 self.handed_over.insert((*shard, *leader), *to);
             }
+            What::Event(Event::TransferGivenUp { shard, leader }) => {
+                self.handed_over.remove(&(*shard, *leader));
+            }
             What::Event(Event::LeaseValid { shard, leader }) => {
                 if leader.node != node {
                     return Err(format!("{node} finds the lease of {leader} in {shard} valid"));
@@ -64,6 +68,16 @@ mod tests {
         s.ok(1, led(leader(1, 1), 0));
         s.ok(1, lease(leader(1, 1)));
         s
+    }
+
+    #[test]
+    fn a_transfer_ends_the_lease_until_it_is_given_up() {
+        let mut s = script();
+        s.ok(1, transferring(leader(1, 1), 2));
+        s.ok(1, transfer_given_up(leader(1, 1)));
+        s.ok(1, lease(leader(1, 1)));
+        s.ok(1, transferring(leader(1, 1), 2));
+        s.bad(1, lease(leader(1, 1)), "while it hands over");
     }
 
     #[test]

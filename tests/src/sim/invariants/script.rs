@@ -216,6 +216,10 @@ pub(super) fn transferring(leader: LeaderId, to: u64) -> Event {
     Event::Transferring { shard: SHARD, leader, to: NodeId(to) }
 }
 
+pub(super) fn transfer_given_up(leader: LeaderId) -> Event {
+    Event::TransferGivenUp { shard: SHARD, leader }
+}
+
 pub(super) fn read(kind: ReadKind, at: u64, applied: u64, span: KeySpan, began: u64) -> Event {
     Event::Read { shard: SHARD, kind, at: ts(at), applied: ts(applied), span, began }
 }
