@@ -15,6 +15,7 @@ use crate::timer::sleep;
 use crate::{
     ClockConfig, ClockError, FixedSource, KernelSource, Mono, PeerVerdict, SimulatedSource, SourceKind, TimeSource,
 };
+use meridian_probe::{Event, emit};
 use meridian_types::{Interval, Timestamp};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -99,6 +100,8 @@ struct State {
     fault: Option<Unsafe>,
     /// What somebody outside has said.
     mark: Option<String>,
+    /// What the last reading said of the clock: tests are told of changes.
+    told_safe: bool,
 }
 
 /// An interval, and monotonic instants before and after it was read.
@@ -146,7 +149,14 @@ impl Clock {
 
     /// A clock over this source that is unsafe when its interval is wider than twice `max_offset`.
     pub fn with_limit(source: Arc<dyn TimeSource>, max_offset: Duration) -> Self {
-        let state = State { earliest: Timestamp::ZERO, latest: Timestamp::ZERO, held: None, fault: None, mark: None };
+        let state = State {
+            earliest: Timestamp::ZERO,
+            latest: Timestamp::ZERO,
+            held: None,
+            fault: None,
+            mark: None,
+            told_safe: true,
+        };
         let clock = Self { inner: Arc::new(Inner { source, max_offset, state: Mutex::new(state) }) };
         clock.now();
         clock
@@ -270,6 +280,10 @@ impl Clock {
             tracing::info!(source = self.inner.source.name(), "the clock's source is good again");
         }
         state.fault = fault;
+        let safe = state.fault.is_none() && state.mark.is_none();
+        if std::mem::replace(&mut state.told_safe, safe) != safe {
+            emit(|| Event::ClockSafe { safe });
+        }
         if let Some(interval) = interval {
             state.earliest = state.earliest.max(interval.earliest);
             state.latest = state.latest.max(interval.latest);

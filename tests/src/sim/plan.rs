@@ -51,7 +51,6 @@ pub(crate) enum Action {
 pub(crate) struct ClockPlan {
     pub(crate) bound: Duration,
     pub(crate) offset_ns: i64,
-    pub(crate) drift_ppm: f64,
     /// How much the monotonic clock is off its rate.
     pub(crate) rate_ppm: i64,
 }
@@ -201,12 +200,7 @@ fn clock(rng: &mut ChaCha8Rng) -> ClockPlan {
     let bound = Duration::from_millis(bound_ms.unsigned_abs());
     // Half of the bound is left for jumps and drift.
     let offset_ns = rng.random_range(-bound_ms * 500_000..=bound_ms * 500_000);
-    ClockPlan {
-        bound,
-        offset_ns,
-        drift_ppm: f64::from(rng.random_range(-20..=20)),
-        rate_ppm: rng.random_range(-100..=100),
-    }
+    ClockPlan { bound, offset_ns, rate_ppm: rng.random_range(-100..=100) }
 }
 
 fn tables(rng: &mut ChaCha8Rng, regions: usize) -> Vec<TablePlan> {

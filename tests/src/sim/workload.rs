@@ -34,8 +34,6 @@ pub(crate) struct Progress {
     pub(crate) tables: Mutex<Option<Vec<FinalState>>>,
     /// Answers that contradict the API on their own.
     pub(crate) wrong: Mutex<Vec<String>>,
-    /// Why the workload could not go on.
-    pub(crate) failed: Mutex<Option<String>>,
 }
 
 fn locked<T>(m: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
