@@ -1,4 +1,5 @@
-//! openraft's own storage suite, run on the RocksDB store; once more for a second group in the same store.
+//! openraft's own storage suite, run on RocksDB and on the simulated disk; once more for a second group in the same
+//! store.
 
 use crate::apply::{ApplyWorker, StateMachine};
 use crate::log_cache::LogCache;
@@ -7,7 +8,7 @@ use crate::raft_types::Raftish;
 use crate::safe_time::SafeTime;
 use crate::snapshot::SnapshotMaker;
 use meridian_proto::internal::v1 as pb;
-use meridian_storage::{DataBatch, StorageError, Store, StoreOptions};
+use meridian_storage::{DataBatch, SimDisk, SimDiskOptions, StorageError, Store, StoreOptions};
 use meridian_types::{KeyRange, ShardId, TableId, Timestamp};
 use openraft::testing::log::{StoreBuilder, Suite};
 use std::sync::Arc;
@@ -32,8 +33,15 @@ impl StateMachine for Nothing {
     fn replaced(&self) {}
 }
 
+#[derive(Clone, Copy)]
+enum Engine {
+    Rocks,
+    Simulated,
+}
+
 /// Builds a fresh store and the group `shard` in it; `neighbour` has entries and a vote of its own before that.
 struct Builder {
+    engine: Engine,
     shard: ShardId,
     neighbour: Option<ShardId>,
 }
@@ -41,7 +49,14 @@ struct Builder {
 impl StoreBuilder<Raftish, LogStore, ApplyWorker, TempDir> for Builder {
     async fn build(&self) -> Result<(TempDir, LogStore, ApplyWorker), openraft::StorageError<Raftish>> {
         let dir = TempDir::new().unwrap();
-        let store = Store::open(dir.path(), StoreOptions::default()).unwrap();
+        let store = match self.engine {
+            Engine::Rocks => Store::open(dir.path(), StoreOptions::default()),
+            Engine::Simulated => {
+                let disk = SimDisk::new(1, SimDiskOptions::default());
+                Store::open_simulated(&disk, Arc::new(|e| panic!("not poisoned: {e}")))
+            }
+        };
+        let store = store.unwrap();
         if let Some(neighbour) = self.neighbour {
             let log = store.raft.shard(neighbour);
             log.append(&[(0, "a".into()), (1, "b".into())], Box::new(|r| r.unwrap())).unwrap();
@@ -58,7 +73,8 @@ impl StoreBuilder<Raftish, LogStore, ApplyWorker, TempDir> for Builder {
     }
 }
 
-fn run(builder: Builder) {
+fn run(engine: Engine, neighbour: Option<ShardId>) {
+    let builder = Builder { engine, shard: ShardId(7), neighbour };
     // The suite brings its own runtime and wants an async function that starts it.
     let suite = std::thread::spawn(move || {
         tokio::runtime::Runtime::new().unwrap().block_on(Suite::test_all(builder)).unwrap();
@@ -68,10 +84,16 @@ fn run(builder: Builder) {
 
 #[test]
 fn the_store_passes_openrafts_suite() {
-    run(Builder { shard: ShardId(7), neighbour: None });
+    run(Engine::Rocks, None);
 }
 
 #[test]
 fn the_store_passes_it_next_to_another_group() {
-    run(Builder { shard: ShardId(7), neighbour: Some(ShardId(6)) });
+    run(Engine::Rocks, Some(ShardId(6)));
+}
+
+#[test]
+fn the_simulated_disk_passes_openrafts_suite() {
+    run(Engine::Simulated, None);
+    run(Engine::Simulated, Some(ShardId(6)));
 }

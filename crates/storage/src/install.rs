@@ -42,19 +42,9 @@ impl Store {
             let (snapshot_id, why) = (manifest.snapshot_id.clone(), format!("it is of {}", ShardId(manifest.shard)));
             return Err(StorageError::BadSnapshot { shard, snapshot_id, why });
         }
-        verify_snapshot(&self.files(), dir, manifest)?;
-        self.keep_staged(dir)?;
-        let mark = InstallMark {
-            dir: self.relative(dir)?,
-            manifest: Some(manifest.clone()),
-            table: table.0,
-            start: range.start.clone(),
-            end: range.end.clone(),
-        };
-        let log = self.raft.shard(shard);
-        log.mark(MARK, Some(mark.encode_to_vec().into()))?;
+        self.announce(shard, table, range, dir, manifest)?;
         self.replace(shard, table, range, dir, manifest)?;
-        log.mark(MARK, None)
+        self.raft.shard(shard).mark(MARK, None)
     }
 
     /// Finishes the installations that a crash has interrupted; returns their shards. Called after opening, before
@@ -83,6 +73,27 @@ impl Store {
         verify_snapshot(&self.files(), &dir, &manifest)?;
         self.replace(log.shard(), TableId(mark.table), &range, &dir, &manifest)?;
         log.mark(MARK, None)
+    }
+
+    /// Steps 1 and 2: after a crash from here on the snapshot is installed, from files that are surely there.
+    fn announce(
+        &self,
+        shard: ShardId,
+        table: TableId,
+        range: &KeyRange,
+        dir: &Path,
+        manifest: &SnapshotManifest,
+    ) -> Result<(), StorageError> {
+        verify_snapshot(&self.files(), dir, manifest)?;
+        self.keep_staged(dir)?;
+        let mark = InstallMark {
+            dir: self.relative(dir)?,
+            manifest: Some(manifest.clone()),
+            table: table.0,
+            start: range.start.clone(),
+            end: range.end.clone(),
+        };
+        self.raft.shard(shard).mark(MARK, Some(mark.encode_to_vec().into()))
     }
 
     /// Step 3: durable on return, and in no consistent state before.
@@ -146,16 +157,14 @@ mod crash;
 mod tests {
     use super::crash::crash;
     use super::*;
-    use crate::{ScanResult, StoreOptions};
+    use crate::{ScanResult, SimDisk, SimDiskOptions, StoreOptions};
     use meridian_proto::internal::v1::ShardState;
     use meridian_types::{RequestId, Timestamp};
+    use std::sync::Arc;
+    use tempfile::TempDir;
 
     const SHARD: ShardId = ShardId(2);
     const TABLE: TableId = TableId(5);
-
-    fn open(dir: &Path) -> Store {
-        Store::open(dir, StoreOptions::default()).unwrap()
-    }
 
     fn put(store: &Store, key: &str, ts: u64) {
         let mut batch = DataBatch::default();
@@ -176,32 +185,67 @@ mod tests {
         (rows, ledger, view.shard_state(SHARD).unwrap())
     }
 
-    /// A node with an old life of the shard, half of it flushed, and a staged snapshot with its mark.
-    fn begin(dir: &Path) -> (Store, PathBuf, SnapshotManifest, Content) {
-        let source = open(&dir.join("source"));
-        (50..60).for_each(|ts| put(&source, &format!("new {ts}"), ts));
-        let store = open(&dir.join("live"));
+    /// A machine that can crash, on either engine.
+    enum Machine {
+        Rocks { dir: TempDir, life: u32 },
+        Simulated(SimDisk),
+    }
+
+    impl Machine {
+        /// One on each engine.
+        fn all() -> [Self; 2] {
+            let rocks = Self::Rocks { dir: tempfile::tempdir().unwrap(), life: 0 };
+            [rocks, Self::Simulated(SimDisk::new(1, SimDiskOptions::default()))]
+        }
+
+        fn open(&self) -> Store {
+            match self {
+                Self::Rocks { dir, life } => {
+                    Store::open(&dir.path().join(life.to_string()), StoreOptions::default()).unwrap()
+                }
+                Self::Simulated(disk) => Store::open_simulated(disk, Arc::new(|_| {})).unwrap(),
+            }
+        }
+
+        fn crash(&mut self) -> Store {
+            match self {
+                Self::Rocks { dir, life } => {
+                    crash(&dir.path().join(life.to_string()), &dir.path().join((*life + 1).to_string()));
+                    *life += 1;
+                }
+                Self::Simulated(disk) => disk.crash(),
+            }
+            self.open()
+        }
+
+        /// Replaces a file by what `change` makes of it.
+        fn tamper(&self, path: &Path, change: impl FnOnce(Bytes) -> Bytes) {
+            match self {
+                Self::Rocks { .. } => std::fs::write(path, change(std::fs::read(path).unwrap().into())).unwrap(),
+                Self::Simulated(disk) => disk.tamper(path, Some(change(disk.file(path).unwrap()))),
+            }
+        }
+    }
+
+    /// A node with an old life of the shard, half of it flushed, and a staged and announced snapshot of a new one.
+    fn begin(machine: &Machine) -> (Store, PathBuf, SnapshotManifest, Content) {
+        let store = machine.open();
+        (50..60).for_each(|ts| put(&store, &format!("new {ts}"), ts));
+        let (expected, staged) = (content(&store), store.snapshots_dir().join("staged"));
+        let manifest = store.data.build_snapshot(SHARD, TABLE, &KeyRange::all(), &staged).unwrap();
+        store.data.clear_shard(SHARD, TABLE, &KeyRange::all()).unwrap();
         (1..10).for_each(|ts| put(&store, &format!("old {ts}"), ts));
         store.data.flush().unwrap();
         (10..20).for_each(|ts| put(&store, &format!("old {ts}"), ts));
-        let staged = store.snapshots_dir().join("staged");
-        let manifest = source.data.build_snapshot(SHARD, TABLE, &KeyRange::all(), &staged).unwrap();
-        let mark = InstallMark {
-            dir: store.relative(&staged).unwrap(),
-            manifest: Some(manifest.clone()),
-            table: TABLE.0,
-            ..InstallMark::default()
-        };
-        store.raft.shard(SHARD).mark(MARK, Some(mark.encode_to_vec().into())).unwrap();
-        (store, staged, manifest, content(&source))
+        store.announce(SHARD, TABLE, &KeyRange::all(), &staged, &manifest).unwrap();
+        (store, staged, manifest, expected)
     }
 
     #[test]
     fn a_crash_after_any_step_is_made_good_at_start() {
         const STEPS: usize = 5;
-        for steps in 0..=STEPS {
-            let dir = tempfile::tempdir().unwrap();
-            let (store, staged, manifest, expected) = begin(dir.path());
+        for (steps, mut machine) in (0..=STEPS).flat_map(|steps| Machine::all().map(|machine| (steps, machine))) {
+            let (store, staged, manifest, expected) = begin(&machine);
             let mut position = DataBatch::default();
             position.put_shard_state(SHARD, manifest.state.as_ref().unwrap());
             let all: [&mut dyn FnMut(); STEPS] = [
@@ -213,40 +257,39 @@ mod tests {
             ];
             all.into_iter().take(steps).for_each(|step| step());
 
-            let copy = dir.path().join("copy");
-            crash(&dir.path().join("live"), &copy);
-            let found = open(&copy);
+            let found = machine.crash();
             // Only the flush brings the new state; in between it may be a mix that only the mark tells of.
             assert_eq!(content(&found) == expected, steps == STEPS, "after {steps} steps");
             assert_eq!(found.resume_installs().unwrap(), [SHARD]);
             assert_eq!(content(&found), expected, "after {steps} steps");
             assert_eq!(found.data.durable(SHARD), manifest.state);
             assert!(found.resume_installs().unwrap().is_empty());
-
-            let again = dir.path().join("again");
-            crash(&copy, &again);
-            assert_eq!(content(&open(&again)), expected, "durable after {steps} steps");
+            assert_eq!(content(&machine.crash()), expected, "durable after {steps} steps");
         }
     }
 
     #[test]
     fn an_installation_whose_files_are_damaged_stays_marked() {
-        let dir = tempfile::tempdir().unwrap();
-        let (store, staged, manifest, _) = begin(dir.path());
-        let path = staged.join(&manifest.files[0].name);
-        let whole = std::fs::read(&path).unwrap();
-        std::fs::write(&path, &whole[1..]).unwrap();
-        for _ in 0..2 {
-            assert!(matches!(store.resume_installs(), Err(StorageError::Corrupt { .. })));
+        for machine in Machine::all() {
+            let (store, staged, manifest, _) = begin(&machine);
+            let path = staged.join(&manifest.files[0].name);
+            let mut whole = Bytes::new();
+            machine.tamper(&path, |content| {
+                whole = content;
+                whole.slice(1..)
+            });
+            for _ in 0..2 {
+                assert!(matches!(store.resume_installs(), Err(StorageError::Corrupt { .. })));
+            }
+            machine.tamper(&path, |_| whole);
+            assert_eq!(store.resume_installs().unwrap(), [SHARD]);
         }
-        std::fs::write(&path, whole).unwrap();
-        assert_eq!(store.resume_installs().unwrap(), [SHARD]);
     }
 
     #[test]
     fn the_mark_names_folders_so_that_the_data_directory_can_move() {
         let dir = tempfile::tempdir().unwrap();
-        let store = open(&dir.path().join("live"));
+        let store = Store::open(dir.path(), StoreOptions::default()).unwrap();
         assert_eq!(store.relative(&store.snapshots_dir().join("x")).unwrap(), "snapshots/x");
         assert_eq!(store.relative(Path::new("/elsewhere")).unwrap(), "/elsewhere");
     }

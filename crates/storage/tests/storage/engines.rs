@@ -233,7 +233,7 @@ fn show(value: &impl Debug) -> String {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(40))]
+    #![proptest_config(ProptestConfig::with_cases(24))]
     #[test]
     fn both_engines_answer_alike(steps in prop::collection::vec(step(), 1..40)) {
         let mut real = Subject::new(Machine::rocks());

@@ -1,10 +1,9 @@
 //! Snapshots: what one node builds, another installs; damage and foreign manifests are refused.
 
 use crate::support::{Machine, folder, on_both_engines, ship, state};
-use meridian_proto::internal::v1::{InstallMark, SnapshotManifest};
+use meridian_proto::internal::v1::SnapshotManifest;
 use meridian_storage::{DataBatch, StorageError, Store, read_manifest, verify_snapshot};
 use meridian_types::{KeyRange, RequestId, ShardId, TableId, Timestamp};
-use prost::Message as _;
 use std::path::{Path, PathBuf};
 
 const SHARD: ShardId = ShardId(3);
@@ -16,7 +15,6 @@ on_both_engines!(
     empty_shards_have_snapshots_too,
     damage_is_found_before_anything_is_changed,
     manifests_that_lead_elsewhere_are_refused,
-    an_interrupted_installation_is_finished_after_a_crash,
 );
 
 fn range() -> KeyRange {
@@ -175,27 +173,4 @@ fn manifests_that_lead_elsewhere_are_refused(machine: Machine) {
     refused(&|m| m.format += 1);
     refused(&|m| m.files[0].name = "../from/data/CURRENT".into());
     refused(&|m| m.files[0].family = "shards".into());
-}
-
-/// The mark is there and nothing else has happened; the staged files must have survived with it.
-fn an_interrupted_installation_is_finished_after_a_crash(there: Machine) {
-    let mut here = there.another();
-    let (from, to) = (source(&there), here.open());
-    put(&to, "c", 77);
-    let (staged, manifest) = send(&from, &to);
-    let mark = InstallMark {
-        dir: "snapshots/in".into(),
-        manifest: Some(manifest.clone()),
-        table: TABLE.0,
-        start: range().start,
-        end: range().end,
-    };
-    to.files().sync_dir(&staged).unwrap();
-    to.files().sync_dir(&to.snapshots_dir()).unwrap();
-    to.raft.shard(SHARD).mark("install", Some(mark.encode_to_vec().into())).unwrap();
-    to.data.clear_shard(SHARD, TABLE, &range()).unwrap();
-    let found = here.crash();
-    assert_eq!(found.resume_installs().unwrap(), [SHARD]);
-    assert_eq!(content(&found), content(&from));
-    assert_eq!(content(&here.crash()), content(&from));
 }
