@@ -13,13 +13,13 @@ use crate::failure::{self, Refusal};
 use crate::floor;
 use crate::serve::{self, Read, ReadAnswer, nanos};
 use meridian_catalog::CatalogView;
-use meridian_clock::Mono;
+use meridian_clock::{Mono, sleep};
 use meridian_consensus::peers::{Class, MESSAGE_BYTES_MAX};
-use meridian_probe::{Event, emit, mark};
+use meridian_probe::{Event, Sabotage, emit, mark, sabotaged};
 use meridian_proto::internal::v1 as internal;
 use meridian_proto::internal::v1::peer_client::PeerClient;
 use meridian_proto::internal::v1::{mutate_reply, read_reply};
-use meridian_txn::{Committed, Page, ReadPlan, plan_span, verdict};
+use meridian_txn::{Committed, Page, ReadPlan, id_to_proto, plan_span, verdict};
 use meridian_types::{
     CausalityToken, Consistency, Error, Fate, NodeId, Reason, Receipt, RegionId, ShardId, TableId, Timestamp,
 };
@@ -139,7 +139,7 @@ pub(crate) async fn mutate(
     let mut shed = None;
     loop {
         let Some(left) = arrival.left() else {
-            return Err(if unknown {
+            return Err(if unknown && !sabotaged(Sabotage::DenyUnknown) {
                 failure::lost()
             } else {
                 shed.unwrap_or_else(|| failure::no_quorum("the write"))
@@ -149,7 +149,11 @@ pub(crate) async fn mutate(
             route.pause(left).await;
             continue;
         };
-        let attempt = mutate_at(ctx, to, shard, mutation.clone());
+        let mut copy = mutation.clone();
+        if sabotaged(Sabotage::NewIdPerAttempt) {
+            copy.request_id = Some(id_to_proto(ctx.request_id()));
+        }
+        let attempt = mutate_at(ctx, to, shard, copy);
         match tokio::time::timeout(route.limit(to, left), attempt).await {
             // It may have been proposed; the ledger tells the next attempt.
             Err(_) => {
@@ -244,8 +248,22 @@ async fn release_mutation(
 async fn wait_past(ctx: &Context, ts: Timestamp, arrival: Arrival) -> Result<Duration, tokio::time::error::Elapsed> {
     let start = Mono::now();
     let left = arrival.left().unwrap_or(Duration::ZERO);
-    tokio::time::timeout(left, ctx.clock.wait_past(ts)).await?;
+    if sabotaged(Sabotage::SkipCommitWait) {
+        return Ok(Duration::ZERO);
+    }
+    if sabotaged(Sabotage::UnsafeClockReleases) {
+        tokio::time::timeout(left, wait_past_unsafely(ctx, ts)).await?;
+    } else {
+        tokio::time::timeout(left, ctx.clock.wait_past(ts)).await?;
+    }
     Ok(Mono::now().since(start))
+}
+
+/// What [`Sabotage::UnsafeClockReleases`] does.
+async fn wait_past_unsafely(ctx: &Context, ts: Timestamp) {
+    while ctx.clock.now().earliest <= ts {
+        sleep(Duration::from_millis(1)).await;
+    }
 }
 
 fn region_of(ctx: &Context, node: NodeId) -> RegionId {
@@ -417,9 +435,16 @@ async fn release_read(
     attempt: Attempt<ReadAnswer>,
     arrival: Arrival,
 ) -> Result<Answered<Page>, Error> {
-    let (at, staleness, reveals) = (attempt.value.at, attempt.value.staleness, attempt.value.page.reveals);
+    let (at, mut staleness, reveals) = (attempt.value.at, attempt.value.staleness, attempt.value.page.reveals);
+    if sabotaged(Sabotage::UnderstateStaleness) {
+        staleness /= 4;
+    }
     // The read timestamp itself is revealed too: it goes into the token, which a later write must exceed.
-    let revealed = reveals.max(at.min(ctx.latest()));
+    let mut revealed = reveals.max(at.min(ctx.latest()));
+    if sabotaged(Sabotage::RevealTombstone) {
+        let versions = attempt.value.page.rows.iter().map(|row| Timestamp(row.version));
+        revealed = versions.max().unwrap_or_default();
+    }
     let wait = wait_past(ctx, revealed, arrival).await.map_err(|_| failure::no_quorum("the read's commit wait"))?;
     emit(|| Event::Released { ts: reveals.max(at) });
     let region = region_of(ctx, attempt.by);

@@ -6,6 +6,7 @@ use crate::tables;
 use bytes::Bytes;
 use meridian_catalog::{CatalogView, Table};
 use meridian_clock::Mono;
+use meridian_probe::{Sabotage, sabotaged};
 use meridian_proto::internal::v1 as internal;
 use meridian_proto::v1 as pb;
 use meridian_proto::v1::kv_server::{Kv, KvServer};
@@ -215,7 +216,7 @@ impl KvService {
 
     /// A scan over several shards reads all of them at one timestamp (rule N1).
     fn one_timestamp(&self, level: Consistency, shards: &[ShardId], arrival: Arrival) -> Consistency {
-        if shards.len() < 2 {
+        if shards.len() < 2 || sabotaged(Sabotage::ReadShardsApart) {
             return level;
         }
         let past = self.ctx.clock.now().earliest.prev();

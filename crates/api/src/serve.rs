@@ -4,7 +4,7 @@ use crate::context::Context;
 use crate::failure::{Refusal, storage};
 use meridian_clock::Mono;
 use meridian_consensus::{Commit, Replica, ServeTimes};
-use meridian_probe::{Event, ReadKind, emit, mark};
+use meridian_probe::{Event, ReadKind, Sabotage, emit, mark, sabotaged};
 use meridian_proto::internal::v1 as internal;
 use meridian_storage::DataView;
 use meridian_txn::{Page, ReadPlan, mutation_span, plan_span, read};
@@ -130,6 +130,9 @@ impl Read<'_> {
         if !self.ctx.clock.is_safe() {
             return Err(meridian_consensus::ConsensusError::ClockUnsafe.into());
         }
+        if sabotaged(Sabotage::IgnoreBound) {
+            return Ok(self.freshest());
+        }
         let oldest = self.asked.minus(bound);
         if self.freshest() < oldest {
             if !self.replica.is_leader() {
@@ -141,6 +144,9 @@ impl Read<'_> {
     }
 
     async fn causal(&self, span: &KeySpan, token: Timestamp) -> Result<Timestamp, Refusal> {
+        if sabotaged(Sabotage::IgnoreToken) {
+            return Ok(self.freshest());
+        }
         if self.replica.safe_time().safe() < token {
             if self.replica.is_leader() {
                 self.replica.prepare_snapshot(span, token).await?;

@@ -1,6 +1,7 @@
 //! Applying committed entries: the guard, the position, and the state machine that is passed in.
 
 use crate::codec::{self, Malformed};
+use crate::delay::delay;
 use crate::events;
 use crate::log_cache::LogCache;
 use crate::raft_types::{
@@ -9,7 +10,8 @@ use crate::raft_types::{
 use crate::safe_time::SafeTime;
 use crate::snapshot::{SnapshotBundle, SnapshotMaker};
 use futures::{Stream, StreamExt};
-use meridian_probe::{Event, emit};
+use meridian_clock::Mono;
+use meridian_probe::{Event, Sabotage, emit, sabotaged};
 use meridian_proto::internal::v1 as pb;
 use meridian_storage::{DataBatch, DataStore, StorageError};
 use meridian_types::{ShardId, Timestamp};
@@ -17,6 +19,7 @@ use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{OptionalSend, RaftSnapshotBuilder};
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::watch;
 
 /// A command that this build cannot read: it was written by a newer one. The replica stops rather than diverge.
@@ -124,7 +127,8 @@ impl ApplyWorker {
         }
     }
 
-    fn apply_one(&mut self, entry: RaftEntry) -> Result<Applied, io::Error> {
+    /// What an entry comes to, and its effects, which nobody sees yet.
+    fn evaluate(&mut self, entry: &RaftEntry) -> Result<(Applied, DataBatch), io::Error> {
         let mut batch = DataBatch::default();
         self.applied = Some(entry.log_id);
         let result = match &entry.payload {
@@ -136,34 +140,42 @@ impl ApplyWorker {
             RaftPayload::Normal(command) => self.apply_command(command, &mut batch)?,
         };
         batch.put_shard_state(self.shard, &self.state());
-        self.data.write(batch).map_err(io::Error::other)?;
-        emit(|| events::applied(self.shard, &entry, &result));
-        self.publish();
-        Ok(result)
+        Ok((result, batch))
     }
 
     fn apply_command(&mut self, command: &Command, batch: &mut DataBatch) -> io::Result<Applied> {
         let ts = command.first_ts();
-        if ts <= self.last_ts {
+        if ts <= self.last_ts && !sabotaged(Sabotage::IgnoreApplyGuard) {
             // Rule S5. Never happens while S1 and S2 hold; all replicas refuse alike.
             tracing::error!(shard = %self.shard, %ts, last_ts = %self.last_ts, "entry with a stale timestamp refused");
             return Ok(Applied::StaleTimestamp);
         }
         let result = match &command.0.body {
             None => return Err(io::Error::new(io::ErrorKind::InvalidData, Undecodable)),
-            Some(pb::command::Body::Barrier(_)) => Applied::Nothing,
+            Some(pb::command::Body::Barrier(_)) => {
+                if sabotaged(Sabotage::LoseLedger) {
+                    batch.forget_ledger_before(self.shard, ts);
+                }
+                Applied::Nothing
+            }
             Some(pb::command::Body::RaiseFloor(floor)) => {
                 self.gc_floor = self.gc_floor.max(Timestamp(floor.floor));
                 Applied::Nothing
             }
             Some(pb::command::Body::Mutations(m)) => {
-                let outcomes = self.machine.apply(self.last_ts, ts, &m.mutations, batch).map_err(io::Error::other)?;
+                let mutations = if skipped_by_own_clock() { &[] } else { m.mutations.as_slice() };
+                let outcomes = self.machine.apply(self.last_ts, ts, mutations, batch).map_err(io::Error::other)?;
                 Applied::Outcomes(outcomes)
             }
         };
         self.last_ts = command.last_ts();
         Ok(result)
     }
+}
+
+/// What [`Sabotage::ApplyReadsClock`] decides by: some parts of a second are bad for writing.
+fn skipped_by_own_clock() -> bool {
+    sabotaged(Sabotage::ApplyReadsClock) && (Mono::now().0 / 50_000_000).is_multiple_of(16)
 }
 
 impl RaftStateMachine<Raftish> for ApplyWorker {
@@ -179,12 +191,22 @@ impl RaftStateMachine<Raftish> for ApplyWorker {
         Strm: Stream<Item = Result<openraft::storage::EntryResponder<Raftish>, io::Error>> + Unpin + OptionalSend,
     {
         while let Some(item) = entries.next().await {
-            let (entry, responder): EntryResponder<Raftish> = item?;
+            let (entry, mut responder): EntryResponder<Raftish> = item?;
             // Applied never runs ahead of what the local log would still have after a power cut (D1).
-            if !self.cache.wait_synced(entry.log_id.index).await {
+            if !sabotaged(Sabotage::ApplyUnsynced) && !self.cache.wait_synced(entry.log_id.index).await {
                 return Err(io::Error::other("the log was closed"));
             }
-            let result = self.apply_one(entry)?;
+            let (result, batch) = self.evaluate(&entry)?;
+            if sabotaged(Sabotage::ReplyBeforeVisible) {
+                self.publish();
+                if let Some(responder) = responder.take() {
+                    responder.send(result.clone());
+                }
+                delay(Duration::from_millis(50)).await;
+            }
+            self.data.write(batch).map_err(io::Error::other)?;
+            emit(|| events::applied(self.shard, &entry, &result));
+            self.publish();
             if let Some(responder) = responder {
                 responder.send(result);
             }

@@ -1,5 +1,6 @@
 //! The one place that makes an openraft `Config`, with the rules that our safety arguments rest on built in.
 
+use meridian_probe::{Sabotage, sabotaged};
 use meridian_types::RaftTiming;
 use openraft::{Config, ConfigError, SnapshotPolicy, StepDownPolicy};
 use std::sync::Arc;
@@ -25,7 +26,7 @@ pub(crate) fn raft_config(timing: &RaftTiming, cluster: &str) -> Result<Arc<Conf
         election_timeout_min: timing.election_min_ms,
         election_timeout_max: timing.election_max_ms,
         enable_elect: false,
-        enable_leader_restore: Some(false),
+        enable_leader_restore: Some(sabotaged(Sabotage::RestoreLeader)),
         enable_pre_vote: Some(true),
         allow_log_reversion: Some(false),
         removed_leader_step_down: StepDownPolicy::Never,

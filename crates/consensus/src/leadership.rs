@@ -5,6 +5,7 @@
 //! stream, and each entry's completion is awaited by a task of its own.
 
 use crate::codec;
+use crate::delay::delay;
 use crate::error::{ConsensusError, NotLeader};
 use crate::lease::{Moment, QuorumAcks};
 use crate::log_cache::LogCache;
@@ -12,7 +13,7 @@ use crate::raft_types::{Applied, Command, Completion, EntryResponder, Raft, Raft
 use crate::safe_time::SafeTime;
 use crate::sequencer::{Closed, Sequencer};
 use meridian_clock::{Clock, Mono};
-use meridian_probe::{Event, emit};
+use meridian_probe::{Event, Sabotage, emit, sabotaged};
 use meridian_proto::internal::v1 as pb;
 use meridian_types::{KeySpan, LeaderId, NodeId, ShardId, Timestamp};
 use openraft::async_runtime::watch::WatchReceiver;
@@ -79,7 +80,8 @@ pub(crate) struct Leadership {
 impl Leadership {
     /// Starts stamping under `leader`, above everything in its log.
     pub(crate) fn start(parts: LeaderParts, leader: RaftLeaderId) -> Arc<Self> {
-        let last = parts.cache.last_stamp().max(parts.safe.applied());
+        let in_log = parts.cache.last_stamp().max(parts.safe.applied());
+        let last = if sabotaged(Sabotage::StampBelowLog) { Timestamp::ZERO } else { in_log };
         emit(|| Event::Led { shard: parts.shard, leader: codec::leader_of(&leader), above: last });
         let (proposals, queue) = mpsc::channel(QUEUE_MAX);
         let (barrier_wanted, barriers) = mpsc::channel(1);
@@ -194,6 +196,9 @@ impl Leadership {
     /// The stamp up to which this replica, or a follower, must have applied to read `span` linearizably (I1).
     pub(crate) fn read_point(&self, span: &KeySpan) -> Timestamp {
         let applied = self.parts.safe.applied();
+        if sabotaged(Sabotage::SkipInFlightWait) {
+            return applied;
+        }
         self.sequencer().last_in_flight(span, Timestamp::MAX).map_or(applied, |ts| ts.max(applied))
     }
 
@@ -208,10 +213,17 @@ impl Leadership {
         let at = Moment::now(&self.parts.clock);
         // The stamping lock is held over the lease check: promise, position and proof are one step (C2).
         let mut sequencer = self.sequencer();
-        self.lease_left()?;
-        let closed = sequencer.close(at.earliest.prev())?;
+        if !sabotaged(Sabotage::CloseWithoutProof) {
+            self.lease_left()?;
+        }
+        let closed = sequencer.close(self.closable(at))?;
         self.told(closed);
         Some(closed)
+    }
+
+    /// What may be closed if leadership at the instant `at` is proven afterwards (C1).
+    fn closable(&self, at: Moment) -> Timestamp {
+        if sabotaged(Sabotage::CloseWithLatest) { self.parts.clock.now().latest } else { at.earliest.prev() }
     }
 
     /// A promise is proven, and about to be used.
@@ -222,14 +234,20 @@ impl Leadership {
     /// Closes at least `upto`, which must be past by this node's clock; leadership is proven by a quorum if the
     /// lease does not.
     pub(crate) async fn close_upto(&self, upto: Timestamp) -> Result<(), ConsensusError> {
-        self.parts.clock.wait_past(upto).await;
+        if !sabotaged(Sabotage::AcceptFuture) {
+            self.parts.clock.wait_past(upto).await;
+        }
         if self.close().is_some_and(|c| c.closed >= upto) {
             return Ok(());
         }
         self.wait_open().await?;
         let at = Moment::now(&self.parts.clock);
-        let closed = self.sequencer().close(at.earliest.prev());
-        self.prove(at).await?;
+        let closable = self.closable(at);
+        let closable = if sabotaged(Sabotage::AcceptFuture) { closable.max(upto) } else { closable };
+        let closed = self.sequencer().close(closable);
+        if !sabotaged(Sabotage::CloseWithoutProof) {
+            self.prove(at).await?;
+        }
         closed.map(|closed| self.told(closed)).ok_or(ConsensusError::NotProven)
     }
 
@@ -240,7 +258,9 @@ impl Leadership {
 
     /// Ends the lease and takes no more proposals: the first steps of a transfer (R4).
     pub(crate) fn pause(&self, to: NodeId) {
-        self.parts.acks.revoke(self.leader());
+        if !sabotaged(Sabotage::LeaseDuringTransfer) {
+            self.parts.acks.revoke(self.leader());
+        }
         self.paused.send_replace(Some(to));
         emit(|| Event::Transferring { shard: self.parts.shard, leader: self.leader(), to });
     }
@@ -273,13 +293,18 @@ impl Leadership {
         command: pb::Command,
     ) -> Result<oneshot::Receiver<Completion<ClientWriteResult<Raftish>>>, ConsensusError> {
         let (responder, done) = EntryResponder::new(self.parts.shard);
-        let write = self.parts.raft.write(Command(Arc::new(command))).responder(responder).with_leader(self.leader);
+        let mut write = self.parts.raft.write(Command(Arc::new(command))).responder(responder);
+        if sabotaged(Sabotage::ProposeUnfenced) {
+            delay(self.parts.lease * 4).await;
+        } else {
+            write = write.with_leader(self.leader);
+        }
         write.await.map_err(|e| ConsensusError::Stopped(e.to_string()))?;
         Ok(done)
     }
 
     /// Stamps a batch and hands it over; results reach the clients by a task of their own.
-    async fn sequence(self: &Arc<Self>, batch: Vec<Proposal>) {
+    async fn sequence(self: &Arc<Self>, batch: Vec<Proposal>, early: Option<Timestamp>) {
         let mut span = KeySpan::default();
         let mut floor = Timestamp::ZERO;
         let mut waiting = Vec::with_capacity(batch.len());
@@ -291,7 +316,7 @@ impl Leadership {
             mutations.push(proposal.mutation);
         }
         // Sampled after the last request of the batch was taken from the queue (S2).
-        let latest = self.parts.clock.now().latest;
+        let latest = early.unwrap_or_else(|| self.parts.clock.now().latest);
         let ts = self.stamp(|s| s.stamp(latest, floor, mutations.len() as u64, span));
         let body = Some(pb::command::Body::Mutations(pb::Mutations { mutations }));
         let handed = Mono::now();
@@ -312,6 +337,8 @@ impl Leadership {
 /// The stamping task of one leadership. Ends when the leadership is dropped.
 async fn run(this: std::sync::Weak<Leadership>, mut queue: mpsc::Receiver<Proposal>, mut barriers: mpsc::Receiver<()>) {
     loop {
+        let early = sabotaged(Sabotage::StampBeforeQueue).then(|| this.upgrade()).flatten();
+        let early = early.map(|this| this.parts.clock.now().latest);
         tokio::select! {
             biased;
             wanted = barriers.recv() => {
@@ -321,7 +348,7 @@ async fn run(this: std::sync::Weak<Leadership>, mut queue: mpsc::Receiver<Propos
             first = queue.recv() => {
                 let (Some(first), Some(this)) = (first, this.upgrade()) else { return };
                 let batch = fill(first, &mut queue);
-                this.sequence(batch).await;
+                this.sequence(batch, early).await;
             }
         }
     }
@@ -362,17 +389,45 @@ async fn barrier(this: &Arc<Leadership>) {
     });
 }
 
+/// A client that waits for its outcome, since it arrived.
+type Waiting = (Mono, oneshot::Sender<Result<Decision, ConsensusError>>);
+
+/// What [`Sabotage::DropInFlight`] does: when all clients of an entry have hung up, the entry is forgotten.
+async fn done_or_dropped<T>(
+    this: &Leadership,
+    first: Timestamp,
+    mut done: oneshot::Receiver<T>,
+    waiting: &mut [Waiting],
+) -> Result<T, oneshot::error::RecvError> {
+    let last = Timestamp(first.0 + waiting.len() as u64 - 1);
+    let hung_up = async {
+        for (_, reply) in waiting {
+            reply.closed().await;
+        }
+    };
+    tokio::select! {
+        completion = &mut done => return completion,
+        () = hung_up => {}
+    }
+    this.sequencer().forget(last);
+    done.await
+}
+
 /// Waits for the result of the entry whose first stamp is `ts`, and answers its clients.
 async fn complete(
     this: Arc<Leadership>,
     ts: Timestamp,
     done: oneshot::Receiver<Completion<ClientWriteResult<Raftish>>>,
-    waiting: Vec<(Mono, oneshot::Sender<Result<Decision, ConsensusError>>)>,
+    mut waiting: Vec<Waiting>,
     handed: Mono,
 ) {
-    let completion = done.await;
+    let completion = if sabotaged(Sabotage::DropInFlight) {
+        done_or_dropped(&this, ts, done, &mut waiting).await
+    } else {
+        done.await
+    };
     let applied = Mono::now();
-    let fail = |waiting: Vec<(Mono, oneshot::Sender<_>)>, error: &dyn Fn() -> ConsensusError| {
+    let fail = |waiting: Vec<Waiting>, error: &dyn Fn() -> ConsensusError| {
         for (_, reply) in waiting {
             let _ = reply.send(Err(error()));
         }
@@ -391,7 +446,9 @@ async fn complete(
         Ok(Completion { result: Err(ClientWriteError::ForwardToLeader(forward)), .. }) => {
             // Refused before it was appended. The stamp is spent, and read points may wait for it: fill it up.
             this.refused(ts);
-            this.want_barrier();
+            if !sabotaged(Sabotage::LeaveGap) {
+                this.want_barrier();
+            }
             let hint = forward.leader_id.map(NodeId);
             fail(waiting, &|| NotLeader { hint }.into());
         }

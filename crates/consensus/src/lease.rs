@@ -10,6 +10,7 @@
 
 use crate::raft_types::RaftMembership;
 use meridian_clock::{Clock, Mono};
+use meridian_probe::{Sabotage, sabotaged};
 use meridian_types::{LeaderId, NodeId, Timestamp};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -106,6 +107,9 @@ impl QuorumAcks {
                 if *v == self.me.0 { Some(now) } else { inner.credits.get(v).copied().filter(|_| known) }
             };
             let mut credits: Vec<Option<Moment>> = voters.iter().map(credit).collect();
+            if sabotaged(Sabotage::CountLearners) {
+                credits.extend(inner.credits.keys().filter(|id| !voters.contains(id)).map(credit));
+            }
             credits.sort_unstable_by(|a, b| b.cmp(a));
             // The quorum-th largest: as many voters have been credited with it or with something later.
             credits.get(voters.len() / 2).copied().flatten()
@@ -130,6 +134,9 @@ impl QuorumAcks {
         }
         let now = Moment::now(clock);
         let acked = self.quorum_acked(leader, membership, now)?;
+        if sabotaged(Sabotage::ExpiredLease) {
+            return Some(lease);
+        }
         // R5: both clocks must agree that the lease still runs.
         let by_interval = clock.now().latest.since(acked.earliest);
         let elapsed = now.mono.since(acked.mono).max(if acked == now { Duration::ZERO } else { by_interval });

@@ -16,6 +16,7 @@ pub mod codec;
 pub mod config;
 #[cfg(test)]
 mod conformance;
+mod delay;
 mod error;
 mod events;
 pub mod gossip;

@@ -5,7 +5,8 @@ use crate::events;
 use crate::log_cache::LogCache;
 use crate::raft_types::{RaftEntry, RaftLogId, RaftPayload, RaftVote, Raftish};
 use bytes::Bytes;
-use meridian_probe::{Event, emit};
+use futures::FutureExt;
+use meridian_probe::{Event, Sabotage, emit, sabotaged};
 use meridian_proto::internal::v1 as pb;
 use meridian_storage::{RaftLog, StorageError};
 use meridian_types::Timestamp;
@@ -145,7 +146,13 @@ impl RaftLogStorage<Raftish> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &RaftVote) -> Result<(), io::Error> {
-        self.log.save_vote(codec::vote_to_pb(vote).encode_to_vec().into()).await.map_err(storage_io)?;
+        let saved = self.log.save_vote(codec::vote_to_pb(vote).encode_to_vec().into());
+        if sabotaged(Sabotage::VoteUnsynced) {
+            // Written, and not waited for.
+            saved.now_or_never().unwrap_or(Ok(())).map_err(storage_io)?;
+        } else {
+            saved.await.map_err(storage_io)?;
+        }
         emit(|| {
             let leader = codec::leader_of(&vote.leader_id);
             Event::VoteSaved { shard: self.log.shard(), leader, committed: vote.committed }
@@ -188,6 +195,11 @@ impl RaftLogStorage<Raftish> for LogStore {
             }
             callback.io_completed(result.map_err(storage_io));
         };
+        if sabotaged(Sabotage::AcknowledgeUnsynced) {
+            self.log.append(&encoded, Box::new(|_| {})).map_err(storage_io)?;
+            done(Ok(()));
+            return Ok(());
+        }
         self.log.append(&encoded, Box::new(done)).map_err(storage_io)
     }
 

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
 use meridian_clock::{Clock, Mono};
+use meridian_probe::{Sabotage, sabotaged};
 use meridian_proto::internal::v1 as pb;
 use meridian_proto::internal::v1::raft_client::RaftClient;
 use meridian_types::{LeaderId, NodeId, ShardId};
@@ -279,7 +280,9 @@ impl PeerLink {
         if let Ok(Ok(_) | Err(StreamAppendError::Conflict(_))) = &answer {
             // The follower took the message under this leader's vote, so it had promised no higher one when
             // the request was sent.
-            self.network.acks.credit(sent.leader, self.to, sent.at);
+            let late = sabotaged(Sabotage::CreditOnArrival);
+            let at = if late { Moment::now(&self.network.clock) } else { sent.at };
+            self.network.acks.credit(sent.leader, self.to, at);
         }
         Some(answer)
     }

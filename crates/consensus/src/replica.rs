@@ -3,6 +3,7 @@
 use crate::apply::{ApplyWorker, Position, StateMachine};
 use crate::codec;
 use crate::config::raft_config;
+use crate::delay::delay;
 use crate::error::{ConsensusError, NotLeader};
 use crate::leadership::{LeaderParts, Leadership, Proposal};
 use crate::lease::{Moment, QuorumAcks};
@@ -15,7 +16,7 @@ use crate::safe_time::SafeTime;
 use crate::sequencer::Closed;
 use crate::snapshot::SnapshotMaker;
 use meridian_clock::{Clock, Mono};
-use meridian_probe::{Event, ReadKind, emit, mark};
+use meridian_probe::{Event, ReadKind, Sabotage, emit, mark, sabotaged};
 use meridian_proto::internal::v1 as pb;
 use meridian_storage::{DataView, Store};
 use meridian_types::{KeyRange, KeySpan, NodeId, RaftTiming, RegionId, ShardId, TableId, Timestamp};
@@ -144,7 +145,7 @@ impl Replica {
             snapshots,
             position,
             leadership: Mutex::new(None),
-            holding: AtomicBool::new(!pristine),
+            holding: AtomicBool::new(!pristine && !sabotaged(Sabotage::ForgetPromise)),
             tasks: Mutex::new(Vec::new()),
         });
         let tasks = vec![tokio::spawn(follow_leadership(this.clone())), tokio::spawn(release_hold(this.clone()))];
@@ -207,11 +208,19 @@ impl Replica {
         read: impl FnOnce(Timestamp) -> T,
     ) -> Result<(T, Timestamp), ConsensusError> {
         let began = mark();
-        let (leadership, since) = self.read_start(span).await?;
+        let leadership = self.open_leadership().await?;
+        let since = Moment::now(&self.clock);
+        if sabotaged(Sabotage::EarlyLeaseCheck) {
+            leadership.prove(since).await?;
+            delay(self.timing.promise() * 2).await;
+        }
+        self.safe.wait_applied(leadership.read_point(span)).await;
         let at = self.safe.applied();
         let answer = read(at);
         // Leadership is proven after the data was read (R6).
-        leadership.prove(since).await?;
+        if !sabotaged(Sabotage::EarlyLeaseCheck) {
+            leadership.prove(since).await?;
+        }
         self.answered(ReadKind::Linearizable, at, at, span, began);
         Ok((answer, at))
     }
@@ -238,28 +247,24 @@ impl Replica {
             return Err(ConsensusError::ClockUnsafe);
         }
         let leadership = self.leadership().ok_or_else(|| self.not_leader())?;
-        leadership.wait_open().await?;
+        if !sabotaged(Sabotage::ReadBeforeBarrier) {
+            leadership.wait_open().await?;
+        }
         Ok(leadership)
-    }
-
-    async fn read_start(&self, span: &KeySpan) -> Result<(Arc<Leadership>, Moment), ConsensusError> {
-        let leadership = self.open_leadership().await?;
-        let since = Moment::now(&self.clock);
-        let point = leadership.read_point(span);
-        self.safe.wait_applied(point).await;
-        Ok((leadership, since))
     }
 
     /// Returns once this replica may answer a read of `span` at `at` from its own state: at once if `at` is safe
     /// here; at the leader, after closing `at` and waiting for what is in flight below it.
     pub async fn prepare_snapshot(&self, span: &KeySpan, at: Timestamp) -> Result<(), ConsensusError> {
-        if at <= self.safe.safe() {
+        let unsafely = sabotaged(Sabotage::ReadAboveSafeTime) && !self.is_leader();
+        if at <= self.safe.safe() || unsafely {
             return Ok(());
         }
         self.check_clock(at)?;
         let leadership = self.open_leadership().await?;
         leadership.close_upto(at).await?;
-        if let Some(last) = leadership.in_flight_below(span, at) {
+        let in_flight = leadership.in_flight_below(span, at);
+        if let Some(last) = in_flight.filter(|_| !sabotaged(Sabotage::SkipSnapshotWait)) {
             self.safe.wait_applied(last).await;
         }
         Ok(())
@@ -270,7 +275,8 @@ impl Replica {
             return Err(ConsensusError::ClockUnsafe);
         }
         let limit = self.clock.now().latest.plus(self.max_offset);
-        if ts > limit { Err(ConsensusError::FutureTimestamp { ts, limit }) } else { Ok(()) }
+        let refused = ts > limit && !sabotaged(Sabotage::AcceptFuture);
+        if refused { Err(ConsensusError::FutureTimestamp { ts, limit }) } else { Ok(()) }
     }
 
     /// Moves the leadership to `to`: ends the lease, commits a barrier above every promise, then transfers (R4).
@@ -453,7 +459,7 @@ impl Replica {
             cache: self.cache.clone(),
             safe: self.safe.clone(),
             acks: self.acks.clone(),
-            lease: self.timing.lease(),
+            lease: if sabotaged(Sabotage::OverlongLease) { self.timing.promise() * 2 } else { self.timing.lease() },
         }
     }
 }

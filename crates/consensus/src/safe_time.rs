@@ -7,6 +7,7 @@
 //! The applied stamp alone is safe because log order is stamp order: whatever is applied later is stamped above.
 
 use crate::sequencer::Closed;
+use meridian_probe::{Sabotage, sabotaged};
 use meridian_types::Timestamp;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
@@ -73,6 +74,8 @@ impl SafeTime {
 
     /// A leader has closed a timestamp.
     pub fn observe(&self, closed: Closed) {
+        let position = if sabotaged(Sabotage::ForgetPosition) { Timestamp::ZERO } else { closed.position };
+        let closed = Closed { position, ..closed };
         self.update(|inner| {
             inner.pending.push(closed);
             if inner.pending.len() > PENDING_MAX {

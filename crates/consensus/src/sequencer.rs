@@ -17,6 +17,7 @@
 //!
 //! Not here: proof of leadership (`lease.rs`), what a replica makes of a closed timestamp (`safe_time.rs`).
 
+use meridian_probe::{Sabotage, sabotaged};
 use meridian_types::{KeySpan, LeaderId, Timestamp};
 use std::collections::VecDeque;
 
@@ -100,7 +101,7 @@ impl Sequencer {
     /// `None` before the barrier is applied. Closing less than before repeats what was closed before, with the
     /// newer position: still true (C4).
     pub fn close(&mut self, upto: Timestamp) -> Option<Closed> {
-        if !self.barrier_applied {
+        if !self.barrier_applied && !sabotaged(Sabotage::CloseBeforeBarrier) {
             return None;
         }
         self.closed = self.closed.max(upto);
@@ -109,8 +110,20 @@ impl Sequencer {
 
     /// The last stamp of an entry in flight that may touch `span` and is stamped at or below `upto`.
     pub fn last_in_flight(&self, span: &KeySpan, upto: Timestamp) -> Option<Timestamp> {
+        let keys_only;
+        let span = if sabotaged(Sabotage::ForgetRanges) {
+            keys_only = KeySpan { ranges: Vec::new(), ..span.clone() };
+            &keys_only
+        } else {
+            span
+        };
         let touching = |e: &&InFlight| e.ts <= upto && e.span.touches(span);
         self.in_flight.iter().rev().find(touching).map(|e| e.ts)
+    }
+
+    /// Forgets an entry although it may still be applied: what [`Sabotage::DropInFlight`] does.
+    pub(crate) fn forget(&mut self, last: Timestamp) {
+        self.in_flight.retain(|e| e.ts != last);
     }
 
     /// What the entry that was stamped last may touch; `None` once it is applied.

@@ -3,6 +3,7 @@
 
 use crate::codec;
 use crate::raft_types::{RaftSnapshotMeta, Raftish};
+use meridian_probe::{Sabotage, sabotaged};
 use meridian_proto::internal::v1 as pb;
 use meridian_storage::{DataView, StorageError, Store};
 use meridian_types::{KeyRange, ShardId, TableId};
@@ -47,12 +48,19 @@ impl SnapshotMaker {
 
     /// The durable state as a snapshot; `None` while nothing is durable.
     pub(crate) fn current(self: &Arc<Self>) -> io::Result<Option<RaftSnapshot>> {
-        let Some(state) = self.store.data.durable(self.shard) else { return Ok(None) };
+        let Some(state) = self.durable()? else { return Ok(None) };
         let meta = meta_of(&state)?;
         if meta.last_log_id.is_none() {
             return Ok(None);
         }
         Ok(Some(Snapshot { meta, snapshot: self.bundle() }))
+    }
+
+    fn durable(&self) -> io::Result<Option<pb::ShardState>> {
+        if sabotaged(Sabotage::PurgeUnflushed) {
+            return self.store.data.view().shard_state(self.shard).map_err(io::Error::other);
+        }
+        Ok(self.store.data.durable(self.shard))
     }
 
     fn bundle(self: &Arc<Self>) -> SnapshotBundle {
@@ -62,7 +70,9 @@ impl SnapshotMaker {
     /// Flushes the data, then returns the durable state.
     pub(crate) async fn flush(self: &Arc<Self>) -> io::Result<RaftSnapshot> {
         let data = self.store.data.clone();
-        blocking(move || data.flush()).await?;
+        if !sabotaged(Sabotage::PurgeUnflushed) {
+            blocking(move || data.flush()).await?;
+        }
         let nothing = || Snapshot { meta: RaftSnapshotMeta::default(), snapshot: self.bundle() };
         Ok(self.current()?.unwrap_or_else(nothing))
     }
@@ -85,8 +95,14 @@ impl SnapshotMaker {
     async fn cut_into(self: &Arc<Self>, dir: PathBuf) -> io::Result<Staged> {
         let maker = self.clone();
         let into = dir.clone();
-        let manifest =
+        let mut manifest =
             blocking(move || maker.store.data.build_snapshot(maker.shard, maker.table, &maker.range, &into)).await?;
+        if sabotaged(Sabotage::SnapshotWithoutLedger) {
+            manifest.files.retain(|f| f.family != "ledger");
+        }
+        if sabotaged(Sabotage::SnapshotWithoutStamp) {
+            manifest.state.iter_mut().for_each(|s| s.last_ts = 0);
+        }
         Ok(Staged { dir, manifest })
     }
 

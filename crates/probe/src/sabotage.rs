@@ -42,7 +42,7 @@ macro_rules! sabotages {
 sabotages! {
     /// The gateway answers without waiting until the revealed timestamps are past.
     SkipCommitWait "W1",
-    /// A tombstone does not count among what a read reveals.
+    /// Only the versions that a read returns count among what it reveals: no tombstone, no read timestamp.
     RevealTombstone "W1",
     /// A node whose clock is unsafe releases commit waits all the same.
     UnsafeClockReleases "W3",
@@ -62,6 +62,8 @@ sabotages! {
     ForgetPosition "C2",
     /// The leader closes without a proof that it still leads.
     CloseWithoutProof "C1",
+    /// An entry that was refused leaves a gap: no barrier is stamped after it.
+    LeaveGap "C6",
     /// A lease counts for ever once it was obtained.
     ExpiredLease "R2, R6",
     /// The lease is checked before the data is read, and not afterwards.
@@ -72,8 +74,8 @@ sabotages! {
     ForgetPromise "R3",
     /// A leader that transfers its leadership keeps its lease, and serves reads by it.
     LeaseDuringTransfer "R4",
-    /// Credits are kept by term, not by leader id.
-    CreditsByTerm "Z0",
+    /// The leader counts on a longer lease than the voters promise.
+    OverlongLease "R2, R3",
     /// A learner's answers count towards the quorum that proves leadership.
     CountLearners "R1, O2",
     /// Reads are served before the barrier is applied.
@@ -90,9 +92,13 @@ sabotages! {
     ReadAboveSafeTime "C5",
     /// A bounded read does not look at its bound.
     IgnoreBound "C7",
+    /// A reply claims to be fresher than it is.
+    UnderstateStaleness "C7",
+    /// A scan over several shards reads each of them at a time of its own.
+    ReadShardsApart "N1",
     /// A causal read does not look at its token.
     IgnoreToken "G7",
-    /// Timestamps from any future are accepted.
+    /// Timestamps from any future are accepted, and closed at once.
     AcceptFuture "S6, N4",
     /// An append is acknowledged before it is synced.
     AcknowledgeUnsynced "G1",
@@ -106,8 +112,10 @@ sabotages! {
     RestoreLeader "openraft section 3",
     /// The request ledger is not consulted.
     IgnoreLedger "X1, X2",
-    /// A new leader does not know the ledger of the one before.
+    /// A leadership begins with an empty ledger.
     LoseLedger "X1, X3",
+    /// Records are dropped before their requests are too old to be judged.
+    ForgetRecordsEarly "X1",
     /// Refused preconditions are not recorded.
     ForgetRefusals "X2",
     /// Every attempt of a gateway carries an id of its own.
@@ -122,8 +130,8 @@ sabotages! {
     SnapshotWithoutLedger "D3",
     /// A snapshot goes without the shard's last timestamp.
     SnapshotWithoutStamp "D3",
-    /// An entry's outcomes are sent before its effects can be read.
-    ReplyBeforeVisible "section 1 of openraft, apply",
+    /// An entry counts as applied, and its outcomes are sent, before its effects can be read.
+    ReplyBeforeVisible "I2",
 }
 
 /// Whether this behaviour is switched on. Always false outside tests.

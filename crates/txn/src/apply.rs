@@ -22,7 +22,7 @@ use crate::fingerprint::fingerprint;
 use crate::ledger;
 use crate::overlay::{Overlay, damaged};
 use bytes::Bytes;
-use meridian_probe::{Event, emit};
+use meridian_probe::{Event, Sabotage, emit, sabotaged};
 use meridian_proto::internal::v1::outcome::{
     Committed, IdExpired, IdInFuture, IdReused, Malformed, ReadsTooLarge, Refused, Result as Decision, StaleTimestamp,
     WrongShard,
@@ -72,7 +72,7 @@ pub fn apply(
     batch: &mut DataBatch,
 ) -> Result<Vec<Outcome>, StorageError> {
     let stamps = (ts.0..=u64::MAX).map(Timestamp);
-    if ts <= last_ts {
+    if ts <= last_ts && !sabotaged(Sabotage::IgnoreApplyGuard) {
         let stale = |(_, ts)| outcome(ts, Decision::StaleTimestamp(StaleTimestamp {}));
         return Ok(mutations.iter().zip(stamps).map(stale).collect());
     }
@@ -101,7 +101,7 @@ fn apply_one(
         return Ok(outcome(ts, Decision::Malformed(Malformed {})));
     };
     let fingerprint = fingerprint(mutation);
-    if let Some(record) = state.record(&id)? {
+    if let Some(record) = state.record(&id)?.filter(|_| !sabotaged(Sabotage::IgnoreLedger)) {
         if record.fingerprint != fingerprint {
             return Ok(outcome(ts, Decision::IdReused(IdReused {})));
         }
@@ -115,7 +115,10 @@ fn apply_one(
         let committed = matches!(outcome.result, Some(Decision::Committed(_)));
         Event::Decided { shard: scope.shard, request: id, ts, committed }
     });
-    state.remember(id, LedgerRecord { fingerprint, outcome: Some(outcome.clone()) });
+    let refused = !matches!(outcome.result, Some(Decision::Committed(_)));
+    if !(refused && sabotaged(Sabotage::ForgetRefusals)) {
+        state.remember(id, LedgerRecord { fingerprint, outcome: Some(outcome.clone()) });
+    }
     Ok(outcome)
 }
 

@@ -7,6 +7,7 @@
 //! Both periods are constants and no settings: they decide at apply, so every replica, at every replay, must
 //! use the same values (O5). Another value is another version of the log's format.
 
+use meridian_probe::{Sabotage, sabotaged};
 use meridian_proto::internal::v1::Mutation;
 use meridian_proto::v1;
 use meridian_types::{RequestId, Timestamp};
@@ -53,7 +54,8 @@ pub(crate) fn is_in_future(id: &RequestId, ts: Timestamp) -> bool {
 /// start, so that every id below it is expired at `ts`.
 pub(crate) fn forget_before(previous: Timestamp, ts: Timestamp) -> Option<Timestamp> {
     let period = |t: Timestamp| t.0 / FORGET_PERIOD_NS;
-    (period(previous) < period(ts)).then(|| Timestamp(period(ts) * FORGET_PERIOD_NS).minus(RETENTION))
+    let kept = if sabotaged(Sabotage::ForgetRecordsEarly) { Duration::ZERO } else { RETENTION };
+    (period(previous) < period(ts)).then(|| Timestamp(period(ts) * FORGET_PERIOD_NS).minus(kept))
 }
 
 #[cfg(test)]

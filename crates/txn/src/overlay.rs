@@ -3,9 +3,10 @@
 
 use crate::apply::ShardScope;
 use bytes::Bytes;
+use meridian_probe::{Sabotage, machine, sabotaged};
 use meridian_proto::internal::v1::LedgerRecord;
 use meridian_storage::{DataBatch, DataView, StorageError, Version};
-use meridian_types::{RequestId, Timestamp};
+use meridian_types::{RequestId, TableId, Timestamp};
 use prost::Message as _;
 use std::collections::BTreeMap;
 
@@ -69,6 +70,9 @@ impl<'a> Overlay<'a> {
             batch.forget_ledger_before(self.scope.shard, self.forgotten);
         }
         for (key, versions) in self.versions {
+            if sabotaged(Sabotage::CollectLocally) && machine::random().is_multiple_of(4) {
+                collect(self.view, self.scope.table, &key, batch);
+            }
             for version in versions {
                 batch.put_version(self.scope.table, &key, version.ts, version.value);
             }
@@ -76,6 +80,14 @@ impl<'a> Overlay<'a> {
         for (id, record) in self.records {
             batch.put_ledger(self.scope.shard, &id, &record.encode_to_vec());
         }
+    }
+}
+
+/// What [`Sabotage::CollectLocally`] does: the version before the one that is written now becomes unreadable, on this
+/// replica.
+fn collect(view: &DataView, table: TableId, key: &[u8], batch: &mut DataBatch) {
+    if let Ok(Some(old)) = view.get(table, key, Timestamp::MAX) {
+        batch.put_version(table, key, old.ts, None);
     }
 }
 
