@@ -24,7 +24,7 @@ struct Inner {
     /// Consecutive entries with their encoded sizes.
     entries: VecDeque<(RaftEntry, usize)>,
     bytes: usize,
-    /// Last index of each append whose sync is pending, oldest first; lowered by truncation.
+    /// Where each append whose sync is pending ends: its last index plus one, oldest first; lowered by truncation.
     pending: VecDeque<u64>,
     sync_times: VecDeque<(u64, Mono)>,
     /// Largest stamp ever seen in this log, truncated tails included.
@@ -53,16 +53,16 @@ impl LogCache {
     /// Takes in entries that are being appended; `sizes` are their encoded bytes.
     pub(crate) fn append(&self, entries: impl IntoIterator<Item = (RaftEntry, usize)>) {
         let mut inner = self.lock();
-        let mut last = None;
+        let mut end = None;
         for (entry, size) in entries {
-            last = Some(entry.log_id.index);
+            end = Some(entry.log_id.index + 1);
             if let RaftPayload::Normal(command) = &entry.payload {
                 inner.last_stamp = inner.last_stamp.max(command.last_ts());
             }
             inner.bytes += size;
             inner.entries.push_back((entry, size));
         }
-        inner.pending.extend(last);
+        inner.pending.extend(end);
         while inner.entries.len() > CACHED_ENTRIES_MAX || inner.bytes > CACHED_BYTES_MAX {
             let Some((_, size)) = inner.entries.pop_front() else { break };
             inner.bytes -= size;
@@ -72,13 +72,13 @@ impl LogCache {
     /// The oldest pending append is synced.
     pub(crate) fn synced_one(&self) {
         let mut inner = self.lock();
-        let Some(last) = inner.pending.pop_front() else { return };
-        inner.sync_times.push_back((last, Mono::now()));
+        let Some(end) = inner.pending.pop_front() else { return };
+        inner.sync_times.push_back((end, Mono::now()));
         if inner.sync_times.len() > SYNC_TIMES_MAX {
             inner.sync_times.pop_front();
         }
         // Not a maximum: truncation has lowered what was pending, and appends complete in order.
-        self.synced.send_replace(last + 1);
+        self.synced.send_replace(end);
     }
 
     /// Drops entries from `index` on.
@@ -89,8 +89,8 @@ impl LogCache {
                 inner.bytes -= size;
             }
         }
-        for last in &mut inner.pending {
-            *last = (*last).min(index.saturating_sub(1));
+        for end in &mut inner.pending {
+            *end = (*end).min(index);
         }
         self.synced.send_if_modified(|synced| {
             let lower = *synced > index;
@@ -144,7 +144,7 @@ impl LogCache {
 
     /// When the entry at `index` was synced, if that is still remembered.
     pub(crate) fn synced_at(&self, index: u64) -> Option<Mono> {
-        self.lock().sync_times.iter().find(|(last, _)| *last >= index).map(|(_, at)| *at)
+        self.lock().sync_times.iter().find(|(end, _)| *end > index).map(|(_, at)| *at)
     }
 
     /// Waits until the entry at `index` is synced here. False: the log is gone.
@@ -190,6 +190,18 @@ mod tests {
         assert_eq!(cache.synced(), 1, "entry 1 is another one now, and not synced");
         cache.synced_one();
         assert_eq!(cache.synced(), 2);
+    }
+
+    #[test]
+    fn a_log_truncated_from_its_first_entry_on_has_nothing_synced() {
+        let cache = LogCache::new(0, Timestamp::ZERO);
+        cache.append([entry(0, 1)]);
+        cache.truncate_from(0);
+        cache.append([entry(0, 2)]);
+        cache.synced_one();
+        assert_eq!(cache.synced(), 0, "entry 0 is another one now, and not synced");
+        cache.synced_one();
+        assert_eq!(cache.synced(), 1);
     }
 
     #[test]
