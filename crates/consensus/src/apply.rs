@@ -202,7 +202,7 @@ impl RaftStateMachine<Raftish> for ApplyWorker {
                 if let Some(responder) = responder.take() {
                     responder.send(result.clone());
                 }
-                delay(Duration::from_millis(200)).await;
+                delay(Duration::from_millis(50)).await;
             }
             self.data.write(batch).map_err(io::Error::other)?;
             emit(|| events::applied(self.shard, &entry, &result));

@@ -191,7 +191,9 @@ impl RaftLogStorage<Raftish> for LogStore {
         let done = move |result: Result<(), StorageError>| {
             if result.is_ok() {
                 cache.synced_one();
-                emit(|| Event::Synced { shard, upto: cache.synced().saturating_sub(1) });
+                if let Some(upto) = cache.synced().checked_sub(1) {
+                    emit(|| Event::Synced { shard, upto });
+                }
             }
             callback.io_completed(result.map_err(storage_io));
         };
