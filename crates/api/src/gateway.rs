@@ -435,12 +435,16 @@ async fn release_read(
     attempt: Attempt<ReadAnswer>,
     arrival: Arrival,
 ) -> Result<Answered<Page>, Error> {
-    let (at, mut staleness, reveals) = (attempt.value.at, attempt.value.staleness, attempt.value.page.reveals);
+    let ReadAnswer { at, mut staleness, ref page, .. } = attempt.value;
+    // A whole answer of the newest state is the answer at every timestamp from the newest version that it depends on: the
+    // earliest one that is past needs no waiting. The pages that follow a part need the timestamp that it was read at.
+    let newest = matches!(read.consistency, Consistency::Linearizable) && !page.more;
+    let at = if newest { page.reveals.max(at.min(ctx.clock.now().earliest.prev())) } else { at };
     if sabotaged(Sabotage::UnderstateStaleness) {
         staleness /= 4;
     }
     // The read timestamp itself is revealed too: it goes into the token, which a later write must exceed.
-    let reveals = reveals.max(at.min(ctx.latest()));
+    let reveals = page.reveals.max(at);
     let mut revealed = reveals;
     if sabotaged(Sabotage::RevealTombstone) {
         let versions = attempt.value.page.rows.iter().map(|row| Timestamp(row.version));

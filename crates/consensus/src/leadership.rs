@@ -86,6 +86,17 @@ pub(crate) struct LeaderParts {
     pub(crate) lease: Duration,
 }
 
+/// How far a leadership is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// The barrier is not applied yet: nothing is read.
+    Opening,
+    /// It stamps, closes and is read from.
+    Open,
+    /// Another one has begun, or none is left: whoever waits for something here waits in vain.
+    Ended,
+}
+
 /// One leadership, from election to loss.
 pub(crate) struct Leadership {
     parts: LeaderParts,
@@ -94,7 +105,7 @@ pub(crate) struct Leadership {
     proposals: mpsc::Sender<Proposal>,
     /// An entry was refused: positions and read points behind it need a barrier (rule C6).
     barrier_wanted: mpsc::Sender<()>,
-    open: watch::Sender<bool>,
+    stage: watch::Sender<Stage>,
     /// Set when a transfer starts: no more proposals.
     paused: watch::Sender<Option<NodeId>>,
 }
@@ -113,7 +124,7 @@ impl Leadership {
             leader,
             proposals,
             barrier_wanted,
-            open: watch::Sender::new(false),
+            stage: watch::Sender::new(Stage::Opening),
             paused: watch::Sender::new(None),
         });
         this.want_barrier();
@@ -144,8 +155,9 @@ impl Leadership {
         first
     }
 
-    /// An entry was refused before it was appended.
+    /// An entry was refused before it was appended: it is not in flight, and never will be.
     fn refused(&self, first: Timestamp) {
+        self.sequencer().refused(first);
         emit(|| Event::Refused { shard: self.parts.shard, leader: self.leader(), first });
     }
 
@@ -206,13 +218,35 @@ impl Leadership {
             }
         };
         let limit = self.parts.lease * 2;
-        tokio::time::timeout(limit, proven).await.map_err(|_| ConsensusError::NotProven)
+        let proof = async { tokio::time::timeout(limit, proven).await.map_err(|_| ConsensusError::NotProven) };
+        self.while_leading(proof).await
+    }
+
+    /// Does `work`, unless the leadership ends first.
+    pub(crate) async fn while_leading<T>(
+        &self,
+        work: impl Future<Output = Result<T, ConsensusError>>,
+    ) -> Result<T, ConsensusError> {
+        let mut stage = self.stage.subscribe();
+        tokio::select! {
+            biased;
+            result = work => result,
+            _ = stage.wait_for(|s| *s == Stage::Ended) => Err(NotLeader { hint: None }.into()),
+        }
+    }
+
+    /// The leadership is over. Requests that wait at it are told so; the stamping task ends with the last of them.
+    pub(crate) fn end(&self) {
+        self.stage.send_replace(Stage::Ended);
     }
 
     /// Waits until the barrier is applied: before that nothing is read.
     pub(crate) async fn wait_open(&self) -> Result<(), ConsensusError> {
-        let mut open = self.open.subscribe();
-        open.wait_for(|open| *open).await.map(|_| ()).map_err(|_| NotLeader { hint: None }.into())
+        let mut stage = self.stage.subscribe();
+        match stage.wait_for(|s| *s != Stage::Opening).await.map(|s| *s) {
+            Ok(Stage::Open) => Ok(()),
+            Ok(Stage::Opening | Stage::Ended) | Err(_) => Err(NotLeader { hint: None }.into()),
+        }
     }
 
     /// The stamp up to which this replica, or a follower, must have applied to read `span` linearizably (I1).
@@ -342,6 +376,10 @@ impl Leadership {
 
     /// Stamps a batch and hands it over; results reach the clients by a task of their own.
     async fn sequence(self: &Arc<Self>, batch: Vec<Proposal>, early: Option<Timestamp>) {
+        if !self.parts.clock.is_safe() {
+            // A node whose clock is unsafe stamps nothing more, whatever was queued before (W3).
+            return refuse(batch, || ConsensusError::ClockUnsafe);
+        }
         let mut span = KeySpan::default();
         let mut floor = Timestamp::ZERO;
         let mut waiting = Vec::with_capacity(batch.len());
@@ -371,8 +409,25 @@ impl Leadership {
     }
 }
 
-/// The stamping task of one leadership. Ends when the leadership is dropped.
-async fn run(this: std::sync::Weak<Leadership>, mut queue: mpsc::Receiver<Proposal>, mut barriers: mpsc::Receiver<()>) {
+/// Answers proposals that nothing was done for.
+fn refuse(proposals: impl IntoIterator<Item = Proposal>, why: impl Fn() -> ConsensusError) {
+    for proposal in proposals {
+        let _ = proposal.reply.send(Err(why()));
+    }
+}
+
+/// The stamping task of one leadership. Ends when the leadership is dropped; what is still queued then was not stamped.
+async fn run(this: std::sync::Weak<Leadership>, mut queue: mpsc::Receiver<Proposal>, barriers: mpsc::Receiver<()>) {
+    stamp_all(this, &mut queue, barriers).await;
+    queue.close();
+    refuse(std::iter::from_fn(|| queue.try_recv().ok()), || NotLeader { hint: None }.into());
+}
+
+async fn stamp_all(
+    this: std::sync::Weak<Leadership>,
+    queue: &mut mpsc::Receiver<Proposal>,
+    mut barriers: mpsc::Receiver<()>,
+) {
     loop {
         let early = sabotaged(Sabotage::StampBeforeQueue).then(|| this.upgrade()).flatten();
         let early = early.map(|this| this.parts.clock.now().latest);
@@ -383,8 +438,9 @@ async fn run(this: std::sync::Weak<Leadership>, mut queue: mpsc::Receiver<Propos
                 barrier(&this).await;
             }
             first = queue.recv() => {
-                let (Some(first), Some(this)) = (first, this.upgrade()) else { return };
-                let batch = fill(first, &mut queue);
+                let Some(first) = first else { return };
+                let Some(this) = this.upgrade() else { return refuse([first], || NotLeader { hint: None }.into()) };
+                let batch = fill(first, queue);
                 this.sequence(batch, early).await;
             }
         }
@@ -412,7 +468,12 @@ async fn barrier(this: &Arc<Leadership>) {
             Ok(Completion { result: Ok(_), .. }) => {
                 this.parts.safe.wait_applied(ts).await;
                 emit(|| Event::BarrierApplied { shard: this.parts.shard, leader: this.leader(), ts });
-                this.open.send_replace(true);
+                this.stage.send_if_modified(|s| {
+                    *s == Stage::Opening && {
+                        *s = Stage::Open;
+                        true
+                    }
+                });
                 tracing::debug!(shard = %this.parts.shard, leader = %this.leader(), %ts, "barrier applied");
             }
             Ok(Completion { result: Err(ClientWriteError::ForwardToLeader(_)), .. }) => {

@@ -183,8 +183,8 @@ impl Replica {
         let (reply, decided) = oneshot::channel();
         leadership.propose(Proposal { mutation, span, floor, arrived, reply })?;
         drop(leadership);
-        // Without an answer the stamping task ended before it took the proposal from the queue.
-        let decision = decided.await.map_err(|_| self.not_leader())??;
+        // Without an answer nobody knows: whatever was not stamped has been answered.
+        let decision = decided.await.map_err(|_| ConsensusError::Lost)??;
         let committed = decision.committed.unwrap_or(decision.applied);
         let synced = decision.synced.unwrap_or(committed).min(committed).max(decision.handed);
         let nanos = |from: Mono, to: Mono| u64::try_from(to.since(from).as_nanos()).unwrap_or(u64::MAX);
@@ -214,7 +214,7 @@ impl Replica {
             leadership.prove(since).await?;
             delay(self.timing.promise() * 2).await;
         }
-        self.safe.wait_applied(leadership.read_point(span)).await;
+        leadership.while_leading(self.applied_up_to(leadership.read_point(span))).await?;
         let at = self.safe.applied();
         let answer = read(at);
         // Leadership is proven after the data was read (R6).
@@ -242,6 +242,11 @@ impl Replica {
         emit(|| Event::Read { shard: self.shard, kind, at, applied, span: span.clone(), began });
     }
 
+    async fn applied_up_to(&self, ts: Timestamp) -> Result<(), ConsensusError> {
+        self.safe.wait_applied(ts).await;
+        Ok(())
+    }
+
     async fn open_leadership(&self) -> Result<Arc<Leadership>, ConsensusError> {
         if !self.clock.is_safe() {
             return Err(ConsensusError::ClockUnsafe);
@@ -265,7 +270,7 @@ impl Replica {
         leadership.close_upto(at).await?;
         let in_flight = leadership.in_flight_below(span, at);
         if let Some(last) = in_flight.filter(|_| !sabotaged(Sabotage::SkipSnapshotWait)) {
-            self.safe.wait_applied(last).await;
+            leadership.while_leading(self.applied_up_to(last)).await?;
         }
         Ok(())
     }
@@ -375,6 +380,7 @@ impl Replica {
     fn set_leadership(&self, to: Option<Arc<Leadership>>) {
         let from = std::mem::replace(&mut *self.leadership.lock().unwrap_or_else(PoisonError::into_inner), to);
         if let Some(from) = from {
+            from.end();
             emit(|| Event::Deposed { shard: self.shard, leader: from.leader() });
         }
     }
@@ -529,5 +535,5 @@ async fn release_hold(this: Arc<Replica>) {
         tokio::time::sleep(this.timing.promise()).await;
         this.holding.store(false, Ordering::Release);
     }
-    this.raft.runtime_config().elect(true);
+    this.set_electable(this.clock.is_safe());
 }

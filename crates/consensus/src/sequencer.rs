@@ -35,6 +35,8 @@ pub struct Closed {
 /// An entry that was handed over and is not known to be applied.
 #[derive(Debug)]
 struct InFlight {
+    /// Its first stamp.
+    first: Timestamp,
     /// Its last stamp.
     ts: Timestamp,
     /// What it may touch.
@@ -70,7 +72,7 @@ impl Sequencer {
     pub fn stamp(&mut self, latest: Timestamp, floor: Timestamp, count: u64, span: KeySpan) -> Timestamp {
         let first = latest.max(self.last.next()).max(self.closed.next()).max(floor.next());
         self.last = Timestamp(first.0.saturating_add(count.max(1) - 1));
-        self.in_flight.push_back(InFlight { ts: self.last, span });
+        self.in_flight.push_back(InFlight { first, ts: self.last, span });
         first
     }
 
@@ -119,6 +121,15 @@ impl Sequencer {
         };
         let touching = |e: &&InFlight| e.ts <= upto && e.span.touches(span);
         self.in_flight.iter().rev().find(touching).map(|e| e.ts)
+    }
+
+    /// The entry whose first stamp is `first` was refused before it was appended: it is not in flight any more. Its
+    /// stamps are spent, and positions may point at them.
+    pub fn refused(&mut self, first: Timestamp) {
+        // Newest first: entries are refused soon or never.
+        if let Some(at) = self.in_flight.iter().rposition(|e| e.first == first) {
+            self.in_flight.remove(at);
+        }
     }
 
     /// Forgets an entry although it may still be applied: what [`Sabotage::DropInFlight`] does.
@@ -199,6 +210,17 @@ mod tests {
         let first = s.stamp(ts(100), ts(0), 2, KeySpan::default());
         assert_eq!(s.close(ts(50)).unwrap().position, first.next());
         assert_eq!(s.close(ts(40)).unwrap().closed, ts(50), "a promise is not taken back");
+    }
+
+    #[test]
+    fn a_refused_entry_is_not_in_flight_and_its_stamp_is_spent() {
+        let mut s = open(10);
+        let a = s.stamp(ts(100), ts(0), 3, KeySpan::key("a".into()));
+        let b = s.stamp(ts(110), ts(0), 1, KeySpan::key("a".into()));
+        s.refused(a);
+        assert_eq!(s.last_in_flight(&KeySpan::everything(), Timestamp::MAX), Some(b));
+        s.refused(b);
+        assert_eq!((s.in_flight(), s.last()), (0, b));
     }
 
     #[test]

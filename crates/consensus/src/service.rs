@@ -171,6 +171,9 @@ impl pb::raft_server::Raft for RaftService {
             return Err(bad("a snapshot of another shard"));
         }
         let vote = codec::vote_from_pb(header.vote).map_err(bad)?;
+        if vote.leader_id.node_id == replica.node().0 {
+            return Err(bad("a snapshot that names its receiver as the leader"));
+        }
         let maker = replica.snapshots();
         let dir = maker.new_dir("in").map_err(failed)?;
         if let Err(e) = receive(&mut chunks, &maker.files(), &dir, &manifest).await {

@@ -48,6 +48,8 @@ pub struct Environment {
     pub http_address: String,
     /// Time between two messages with closed timestamps.
     pub publish_interval: Duration,
+    /// How long its gateway tries.
+    pub deadlines: Deadlines,
 }
 
 /// A node that works, as soon as its routes are served.
@@ -111,7 +113,7 @@ fn from_catalog(catalog: &Catalog) -> Option<Membership> {
 
 /// Boots a node. It takes part in its groups at once; [`wait_ready`] waits until it is part of its cluster.
 pub async fn boot(config: NodeConfig, environment: Environment) -> Result<Booted, StartError> {
-    let Environment { clock, store, connect, grpc_address, http_address, publish_interval } = environment;
+    let Environment { clock, store, connect, grpc_address, http_address, publish_interval, deadlines } = environment;
     let catalog = Catalog::open(&store.data)?;
     let peers = Peers::new(config.node, config.dial_via.clone(), connect);
     let incarnation = store.identity().incarnation;
@@ -141,7 +143,7 @@ pub async fn boot(config: NodeConfig, environment: Environment) -> Result<Booted
         peers,
         gossip,
         limits: Limits::default(),
-        deadlines: Deadlines::default(),
+        deadlines,
         started: Mono::now(),
         stop: stop.clone(),
     });

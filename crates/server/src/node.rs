@@ -6,7 +6,7 @@
 use crate::boot::{Booted, Environment, boot, joined, wait_ready};
 use crate::config::NodeConfig;
 use crate::incoming::Cuttable;
-use meridian_api::{Context, http_routes};
+use meridian_api::{Context, Deadlines, http_routes};
 use meridian_catalog::CatalogError;
 use meridian_clock::{Clock, ClockError};
 use meridian_consensus::ConsensusError;
@@ -117,6 +117,7 @@ pub async fn start(config: NodeConfig, listeners: Listeners) -> Result<RunningNo
         grpc_address: config.advertise.clone().unwrap_or_else(|| grpc.to_string()),
         http_address: http.to_string(),
         publish_interval: PUBLISH_INTERVAL,
+        deadlines: Deadlines::default(),
     };
     let Booted { ctx, stop, mut tasks, routes, health } = boot(config, environment).await?;
     serve(&ctx, listeners, routes, &stop, &mut tasks)?;

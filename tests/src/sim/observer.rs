@@ -29,6 +29,8 @@ pub(crate) struct Observer {
     /// Whose turn it is.
     node: Cell<NodeId>,
     pub(crate) true_ns: Cell<u64>,
+    /// True time when the simulation began.
+    pub(crate) start: Cell<u64>,
     pub(crate) clocks_good: Cell<bool>,
     number: Cell<u64>,
     breaches: RefCell<Vec<Breach>>,
@@ -44,6 +46,7 @@ impl Observer {
             disks: RefCell::default(),
             node: Cell::new(NodeId(0)),
             true_ns: Cell::new(0),
+            start: Cell::new(0),
             clocks_good: Cell::new(true),
             number: Cell::new(0),
             breaches: RefCell::default(),
@@ -120,7 +123,7 @@ impl Observer {
     }
 
     fn since_start(&self) -> u64 {
-        self.true_ns.get().saturating_sub(super::world::EPOCH_NS)
+        self.true_ns.get().saturating_sub(self.start.get())
     }
 
     /// Ends the simulation: what the invariants have found.

@@ -20,6 +20,11 @@ pub(crate) enum Action {
     Suspend { node: NodeId },
     /// It goes on; its timers know how much time has passed, or not.
     Resume { node: NodeId, catch_up: bool },
+    /// Nothing passes between the leader of a shard (by its rank) and most other voters; learners and clients still reach
+    /// it. One of those voters is started again meanwhile, if so said.
+    CutLeader { shard: usize, restart: bool },
+    /// Everything passes again.
+    HealAll,
     /// Nothing passes from one node to another.
     Cut { from: NodeId, to: NodeId },
     /// It passes again.
@@ -81,6 +86,10 @@ pub(crate) struct Plan {
     pub(crate) keys: u64,
     /// Client processes in each region.
     pub(crate) processes: u64,
+    /// How long a client waits for an attempt, and a gateway for all of its own.
+    pub(crate) patience: [Duration; 2],
+    /// How long after the epoch the simulation starts: log time enters a new minute at any point of it.
+    pub(crate) start: Duration,
     /// Mean pause between two operations of a process.
     pub(crate) think: Duration,
     /// When faults come, from the start of the load, in order of time.
@@ -94,7 +103,8 @@ pub(crate) struct Plan {
 }
 
 /// Kinds of faults; a seed takes some of them.
-const KINDS: [&str; 13] = [
+const KINDS: [&str; 14] = [
+    "leader",
     "kill",
     "power",
     "pause",
@@ -145,7 +155,8 @@ impl Plan {
         }
         let clocks_break = wish.break_clocks.unwrap_or_else(|| rng.random_ratio(1, 8));
         let clocks = (0..count).map(|_| clock(&mut rng)).collect();
-        let stormy = Duration::from_millis(rng.random_range(6_000..14_000));
+        let stormy = Duration::from_millis(rng.random_range(6_000..16_000));
+        let patience = if rng.random_ratio(1, 4) { [4_000, 1_500] } else { [2_000, 10_000] }.map(Duration::from_millis);
         let kinds: Vec<&'static str> = match &wish.kinds {
             Some(only) => KINDS.into_iter().filter(|k| only.iter().any(|o| o == k)).collect(),
             None => {
@@ -167,6 +178,8 @@ impl Plan {
             tables: tables(&mut rng, regions),
             keys: *[2, 4, 12].choose(&mut rng).unwrap_or(&4),
             processes: rng.random_range(1..=3),
+            patience,
+            start: Duration::from_millis(rng.random_range(0..60_000)),
             think: Duration::from_millis(*[10, 40, 100].choose(&mut rng).unwrap_or(&40)),
             faults: Vec::new(),
             stormy,
@@ -226,7 +239,8 @@ fn faults(rng: &mut ChaCha8Rng, plan: &Plan) -> Vec<(Duration, Action)> {
     let pace = *[300, 900, 2_500].choose(rng).unwrap_or(&900);
     while at < plan.stormy {
         let kind = plan.kinds.choose(rng).copied().unwrap_or("kill");
-        let lasts = Duration::from_millis(rng.random_range(50..5_000));
+        let longest = if rng.random_ratio(1, 3) { 9_000 } else { 2_500 };
+        let lasts = Duration::from_millis(rng.random_range(50..longest));
         let end = (at + lasts).min(plan.stormy);
         fault(rng, plan, kind, at, end, &mut actions);
         at += Duration::from_millis(rng.random_range(pace / 4..pace));
@@ -260,6 +274,12 @@ fn fault(
         }
         "pause" => span(Action::Suspend { node }, Action::Resume { node, catch_up: rng.random() }),
         "partition" => partition(rng, plan, at, end, actions),
+        "leader" => {
+            // Long enough for a successor more often than not.
+            let end = (at + Duration::from_millis(rng.random_range(500..7_000))).min(plan.stormy);
+            let cut = Action::CutLeader { shard: rng.random_range(0..8), restart: rng.random() };
+            actions.extend([(at, cut), (end, Action::HealAll)]);
+        }
         "one-way" => span(Action::Cut { from: node, to: other }, Action::Heal { from: node, to: other }),
         "flap" => flap(rng, node, other, at, end, actions),
         "slow" => {

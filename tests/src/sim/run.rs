@@ -124,7 +124,7 @@ pub fn simulate(options: &Options) -> Report {
     run.observer_says(&format!("{plan:?}"));
     run.through();
     let Run { world, history, mut failures, recovery, .. } = run;
-    let (messages, simulated) = (world.net.lock().messages, world.now - super::world::EPOCH_NS);
+    let (messages, simulated) = (world.net.lock().messages, world.now - world.start);
     let faults = world.done.iter().map(|(kind, n)| ((*kind).to_owned(), *n)).collect();
     drop(world);
     failures.extend(observer.end().iter().map(ToString::to_string));
@@ -191,7 +191,8 @@ impl Run {
     }
 
     fn ways(&self) -> Ways {
-        Ways { connects: self.world.client_connects(), gateways: self.world.gateways() }
+        let patience = self.world.plan.patience[0];
+        Ways { connects: self.world.client_connects(), gateways: self.world.gateways(), patience }
     }
 
     /// Steps until `holds`; whether it came to hold in time.
@@ -270,10 +271,21 @@ impl Run {
         if !read {
             return Err(format!("liveness: the tables cannot be read within {END_LIMIT:?}"));
         }
+        // Without a write, closed timestamps alone have to bring every replica this far.
+        let now = Timestamp(self.world.now);
+        if !self.until(END_LIMIT, |run| run.is_safe(now)) {
+            return Err(format!("liveness: safe time does not reach {now} within {END_LIMIT:?}"));
+        }
         if !self.until(END_LIMIT, Self::is_converged) {
             return Err(format!("liveness: the replicas do not converge within {END_LIMIT:?}"));
         }
         self.compare_replicas()
+    }
+
+    /// Whether every replica may serve at `ts` by itself.
+    fn is_safe(&self, ts: Timestamp) -> bool {
+        let replicas = |ctx: &meridian_api::Context| ctx.replicas.all();
+        self.world.contexts().iter().flat_map(replicas).all(|replica| replica.safe_time().safe() >= ts)
     }
 
     /// Whether all replicas of every shard have applied the same.

@@ -13,9 +13,10 @@ use std::time::Duration;
 
 use super::plan::{Plan, TablePlan};
 
-/// How long one operation may take, and one attempt of it.
+/// How long one operation may take.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(6);
-const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
+/// How much a claimed staleness may exceed the bound that was asked for, where the clocks of two nodes are involved.
+const CLOCKS_APART: Duration = Duration::from_millis(500);
 /// How far ahead of the clock a read is that has to be refused: beyond any clock distance that a cluster lives with.
 const FAR_FUTURE: Duration = Duration::from_secs(30);
 
@@ -45,13 +46,15 @@ fn locked<T>(m: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 pub(crate) struct Ways {
     pub(crate) connects: Vec<(RegionId, Arc<dyn Connect>)>,
     pub(crate) gateways: Vec<(String, RegionId)>,
+    /// How long one attempt may take.
+    pub(crate) patience: Duration,
 }
 
 async fn connect(ways: &Ways, region: &RegionId, by: &Arc<dyn Connect>) -> Client {
     let gateways = ways.gateways.iter().map(|(address, r)| Gateway::in_region(address.clone(), r.clone())).collect();
     let mut config = ClientConfig::new(gateways).in_region(region.clone());
     config.request_deadline = REQUEST_DEADLINE;
-    config.retry = RetryPolicy { attempt_timeout: ATTEMPT_TIMEOUT, ..RetryPolicy::default() };
+    config.retry = RetryPolicy { attempt_timeout: ways.patience, ..RetryPolicy::default() };
     loop {
         match Client::connect_by(config.clone(), by.as_ref()).await {
             Ok(client) => return client,
@@ -163,7 +166,13 @@ impl Worker {
             },
             52..80 => {
                 let level = self.level();
-                self.process.get(table, &key, level).await.is_ok()
+                match self.process.get(table, &key, level.clone()).await {
+                    Ok(reply) => {
+                        self.check_bound(&level, reply.staleness);
+                        true
+                    }
+                    Err(_) => false,
+                }
             }
             80..95 => {
                 let level = self.level();
@@ -183,11 +192,20 @@ impl Worker {
         }
     }
 
+    /// A bounded read is not older than was asked for.
+    fn check_bound(&self, level: &Consistency, staleness: Duration) {
+        if let Consistency::BoundedStaleness(bound) = level
+            && staleness > *bound + CLOCKS_APART
+        {
+            locked(&self.progress.wrong).push(format!("a read bounded by {bound:?} may be {staleness:?} old"));
+        }
+    }
+
     fn level(&mut self) -> Consistency {
         match self.rng.random_range(0..12) {
             0..4 => Consistency::Linearizable,
             4..6 => self.process.session().causal(),
-            6..8 => Consistency::BoundedStaleness(Duration::from_millis(self.rng.random_range(0..3_000))),
+            6..8 => Consistency::BoundedStaleness(Duration::from_millis(self.rng.random_range(0..1_500))),
             8..11 => {
                 // Around now: the leader has to close it, wait for what is in flight, or for its clock.
                 let now = meridian_probe::machine::true_ns().unwrap_or(0);

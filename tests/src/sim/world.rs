@@ -10,7 +10,7 @@ use super::machine::SimMachine;
 use super::net::{HostId, Link, Net};
 use super::observer::Observer;
 use super::plan::{Action, Plan};
-use meridian_api::Context;
+use meridian_api::{Context, Deadlines};
 use meridian_clock::{Clock, SimulatedSource};
 use meridian_consensus::Replica;
 use meridian_server::config::{FormConfig, FormMember, FormRtt, NodeConfig};
@@ -26,7 +26,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// True time when a simulation starts, in nanoseconds since the Unix epoch.
+/// The earliest true time at which a simulation starts, in nanoseconds since the Unix epoch.
 pub(crate) const EPOCH_NS: u64 = 1_700_000_000_000_000_000;
 /// One step.
 pub(crate) const STEP_NS: u64 = 1_000_000;
@@ -63,6 +63,8 @@ pub(crate) struct World {
     pub(crate) plan: Plan,
     pub(crate) net: Net,
     pub(crate) now: u64,
+    /// True time when it began.
+    pub(crate) start: u64,
     hosts: BTreeMap<HostId, Host>,
     suspended: BTreeSet<HostId>,
     nodes: BTreeMap<NodeId, SimNode>,
@@ -81,7 +83,8 @@ fn address(node: NodeId) -> String {
 impl World {
     /// Machines and network, all switched off but the clients'.
     pub(crate) fn new(plan: Plan, observer: Rc<Observer>) -> Self {
-        let net = Net::new(plan.seed ^ 0x6e65_7477_6f72_6b00, EPOCH_NS);
+        let start = EPOCH_NS + plan.start.as_nanos() as u64;
+        let net = Net::new(plan.seed ^ 0x6e65_7477_6f72_6b00, start);
         let mut rng = ChaCha8Rng::seed_from_u64(plan.seed ^ 0x0077_6f72_6c64);
         let voters = plan.catalog_voters.iter().map(|node| FormMember {
             node: *node,
@@ -97,7 +100,8 @@ impl World {
         };
         let mut world = Self {
             net,
-            now: EPOCH_NS,
+            now: start,
+            start,
             hosts: BTreeMap::new(),
             suspended: BTreeSet::new(),
             nodes: BTreeMap::new(),
@@ -107,6 +111,7 @@ impl World {
             done: BTreeMap::new(),
             plan,
         };
+        world.observer.start.set(start);
         for (node, region) in world.plan.node_ids().zip(world.plan.nodes.clone()) {
             world.add_node(node, region, &form, &mut rng);
         }
@@ -199,7 +204,7 @@ impl World {
     }
 
     /// Starts a node that is down.
-    pub(crate) fn start(&mut self, node: NodeId) {
+    pub(crate) fn start_node(&mut self, node: NodeId) {
         let seed = self.rng.random();
         let Some(sim) = self.nodes.get_mut(&node).filter(|n| !n.up) else { return };
         sim.up = true;
@@ -211,6 +216,7 @@ impl World {
         let connect = Arc::new(SimConnect { net: self.net.clone(), from: sim.host });
         let (disk, source, config) = (sim.disk.clone(), sim.source.clone(), sim.config.clone());
         let (net, id, publish_interval) = (self.net.clone(), sim.host, self.plan.publish_interval);
+        let patience = self.plan.patience[1];
         self.observer.see_node(node, self.now, What::Started);
         self.observer.set_node(node);
         host.spawn(async move {
@@ -226,6 +232,7 @@ impl World {
                     grpc_address: address(config.node),
                     http_address: address(config.node),
                     publish_interval,
+                    deadlines: Deadlines { request: patience, ..Deadlines::default() },
                 };
                 let Booted { ctx, routes, tasks, stop, health } =
                     boot(config, environment).await.map_err(|e| format!("{e}: {:?}", std::error::Error::source(&e)))?;
@@ -246,7 +253,7 @@ impl World {
     /// Starts all nodes.
     pub(crate) fn start_all(&mut self) {
         for node in self.plan.node_ids() {
-            self.start(node);
+            self.start_node(node);
         }
     }
 
@@ -323,7 +330,7 @@ impl World {
             self.observer.say(|line| line.push_str(&format!("{node} ended itself: its disk failed")));
             self.down(node, false, true);
             if self.calm {
-                self.start(node);
+                self.start_node(node);
             }
         }
     }
@@ -358,7 +365,7 @@ impl World {
                 if *power { "power loss" } else { "kill" }
             }
             Action::Up { node } => {
-                self.start(*node);
+                self.start_node(*node);
                 return;
             }
             Action::Suspend { node } => {
@@ -369,6 +376,15 @@ impl World {
             }
             Action::Resume { node, catch_up } => {
                 self.resume(*node, *catch_up);
+                return;
+            }
+            Action::CutLeader { shard, restart } => {
+                self.cut_leader(*shard, *restart);
+                "leader cut off"
+            }
+            Action::HealAll => {
+                let directions = self.net.lock().directions();
+                directions.into_iter().for_each(|(from, to)| self.link(from, to, |link| link.cut = false));
                 return;
             }
             Action::Cut { from, to } => {
@@ -490,6 +506,23 @@ impl World {
         self.contexts().into_iter().filter_map(|ctx| ctx.replicas.get(shard)).find(|replica| replica.is_leader())
     }
 
+    /// Cuts a leader off from so many other voters that it has no quorum.
+    fn cut_leader(&mut self, rank: usize, restart: bool) {
+        let Some(leader) = self.leader_of(rank) else { return };
+        let (node, voters) = (leader.node(), leader.voters());
+        let others: Vec<NodeId> = voters.iter().copied().filter(|v| *v != node).collect();
+        let lost: Vec<NodeId> = others.into_iter().rev().take(voters.len().div_ceil(2)).collect();
+        drop(leader);
+        for other in &lost {
+            self.link(HostId(node.0), HostId(other.0), |link| link.cut = true);
+            self.link(HostId(other.0), HostId(node.0), |link| link.cut = true);
+        }
+        if let Some(other) = lost.first().filter(|_| restart) {
+            self.down(*other, false, false);
+            self.start_node(*other);
+        }
+    }
+
     fn transfer(&self, rank: usize, to: usize) -> &'static str {
         if let Some(leader) = self.leader_of(rank) {
             let others: Vec<NodeId> = leader.voters().into_iter().filter(|v| *v != leader.node()).collect();
@@ -568,7 +601,7 @@ impl World {
             });
         }
         for node in nodes {
-            self.start(node);
+            self.start_node(node);
         }
     }
 

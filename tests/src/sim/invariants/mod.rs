@@ -13,6 +13,7 @@
 //! | `stamps_increase` | stamps go up along logs, replicas and leaderships; the guard never fires | S2, S3, S5 |
 //! | `fenced_entries` | an entry bears the leadership that stamped it; a refused one is nowhere | S1, S3, X4 |
 //! | `closed_timestamps` | nothing is applied below a promise | C1 to C4, S2, S4 |
+//! | `gaps_filled` | no position stays out of reach | C6 |
 //! | `served_reads` | a read at a timestamp missed nothing, and never will have | N2, N3, C2, C5, G5 |
 //! | `leases` | a valid lease belongs to the greatest leadership | R2 to R6, Z0 |
 //! | `reads_wait` | a linearizable read waits for what may have been acknowledged | I1 to I3, R2, R6, S4 |
@@ -39,6 +40,7 @@ mod durable_commit;
 mod election_safety;
 mod exactly_once;
 mod fenced_entries;
+mod gaps_filled;
 mod installed;
 mod leader_completeness;
 mod leases;
@@ -69,6 +71,7 @@ pub fn all() -> Vec<Box<dyn Invariant>> {
         Box::new(stamps_increase::StampsIncrease::default()),
         Box::new(fenced_entries::FencedEntries::default()),
         Box::new(closed_timestamps::ClosedTimestamps::default()),
+        Box::new(gaps_filled::GapsFilled::default()),
         Box::new(served_reads::ServedReads::default()),
         Box::new(leases::Leases::default()),
         Box::new(reads_wait::ReadsWait::default()),

@@ -1,0 +1,95 @@
+//! A position that nobody can reach does not stay.
+//!
+//! * A leader that closes timestamps does not do so for long at the position of an entry that Raft refused: it stamps
+//!   another one, or replicas wait for the position until the next write (C6).
+//!
+//! Source: rule C6.
+
+use super::tables::Table;
+use crate::sim::invariant::{Invariant, Seen, What};
+use meridian_probe::Event;
+use meridian_types::{LeaderId, ShardId, Timestamp};
+
+/// True time within which a gap has to be filled by a leader that works, in nanoseconds.
+const LIMIT_NS: u64 = 1_500_000_000;
+
+/// See the module's documentation.
+#[derive(Default)]
+pub(super) struct GapsFilled {
+    leaderships: Table<(ShardId, LeaderId), Leadership>,
+}
+
+#[derive(Default)]
+struct Leadership {
+    /// First and last stamp of the entry that was stamped last.
+    last: (Timestamp, Timestamp),
+    /// That entry was refused, and since when the leader has closed all the same.
+    refused: bool,
+    closing_since: Option<u64>,
+}
+
+impl Invariant for GapsFilled {
+    fn name(&self) -> &'static str {
+        "gaps-filled"
+    }
+
+    fn see(&mut self, seen: &Seen<'_>) -> Result<(), String> {
+        let What::Event(event) = seen.what else { return Ok(()) };
+        match event {
+            Event::Stamped { shard, leader, first, last, .. } => {
+                let fresh = Leadership { last: (*first, *last), ..Leadership::default() };
+                self.leaderships.insert((*shard, *leader), fresh);
+            }
+            Event::Refused { shard, leader, first } => {
+                let leadership = self.leaderships.entry((*shard, *leader)).or_default();
+                leadership.refused |= leadership.last.0 == *first;
+            }
+            Event::Closed { shard, leader, position, .. } => {
+                let leadership = self.leaderships.entry((*shard, *leader)).or_default();
+                if !leadership.refused || leadership.last.1 != *position {
+                    return Ok(());
+                }
+                let since = *leadership.closing_since.get_or_insert(seen.true_ns);
+                if seen.true_ns - since > LIMIT_NS {
+                    return Err(format!("{leader} closes {shard} at {position}, which was refused, since {since}"));
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::script::*;
+    use super::*;
+
+    fn script() -> Script {
+        let mut s = Script::new(GapsFilled::default());
+        s.now = 1_000;
+        s.ok(1, stamped(leader(1, 1), 10, key("a")));
+        s.ok(1, stamped(leader(1, 1), 20, key("a")));
+        s.ok(1, refused(leader(1, 1), 20));
+        s.ok(1, closed(leader(1, 1), 15, 20));
+        s
+    }
+
+    #[test]
+    fn a_gap_that_is_filled_is_fine() {
+        let mut s = script();
+        s.ok(1, stamped(leader(1, 1), 30, key("a")));
+        s.now += 2 * LIMIT_NS;
+        s.ok(1, closed(leader(1, 1), 25, 30));
+        s.end();
+    }
+
+    #[test]
+    fn a_gap_may_not_stay() {
+        let mut s = script();
+        s.now += LIMIT_NS;
+        s.ok(1, closed(leader(1, 1), 15, 20));
+        s.now += 1;
+        s.bad(1, closed(leader(1, 1), 15, 20), "which was refused");
+    }
+}
