@@ -127,3 +127,97 @@ impl Iter<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::{Db, Rocks};
+    use crate::sim::SimDb;
+    use crate::{SimDisk, SimDiskOptions, StoreName};
+    use proptest::prelude::*;
+    use rocksdb::Options;
+    use std::sync::Arc;
+
+    const F: &str = "f";
+
+    #[derive(Clone, Debug)]
+    enum Move {
+        First,
+        Last,
+        Seek(Vec<u8>),
+        SeekForPrev(Vec<u8>),
+        Next,
+        Prev,
+    }
+
+    fn key() -> impl Strategy<Value = Vec<u8>> {
+        prop::collection::vec(0..3_u8, 0..3)
+    }
+
+    fn moves() -> impl Strategy<Value = Move> {
+        prop_oneof![
+            Just(Move::First),
+            Just(Move::Last),
+            key().prop_map(Move::Seek),
+            key().prop_map(Move::SeekForPrev),
+            Just(Move::Next),
+            Just(Move::Prev),
+        ]
+    }
+
+    fn go(iter: &mut Iter<'_>, to: &Move) -> Option<(Vec<u8>, Vec<u8>)> {
+        match to {
+            Move::First => iter.seek_to_first(),
+            Move::Last => iter.seek_to_last(),
+            Move::Seek(key) => iter.seek(key),
+            Move::SeekForPrev(key) => iter.seek_for_prev(key),
+            Move::Next if iter.key().is_some() => iter.next(),
+            Move::Prev if iter.key().is_some() => iter.prev(),
+            Move::Next | Move::Prev => {}
+        }
+        iter.status("move").unwrap();
+        let item = iter.item().map(|(key, value)| (key.to_vec(), value.to_vec()));
+        assert_eq!(item, iter.key().zip(iter.value()).map(|(key, value)| (key.to_vec(), value.to_vec())));
+        item
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+        #[test]
+        fn both_engines_move_alike(
+            steps in prop::collection::vec(prop_oneof![
+                4 => key().prop_map(|key| (key, None)),
+                1 => key().prop_map(|key| (key, Some(None))),
+                1 => (key(), key()).prop_map(|(start, end)| (start.clone().min(end.clone()), Some(Some(start.max(end))))),
+            ], 0..30),
+            scans in prop::collection::vec(
+                (prop::option::of(key()), prop::option::of(key()), prop::collection::vec(moves(), 1..20)), 20),
+        ) {
+            let dir = tempfile::tempdir().unwrap();
+            let mut options = Options::default();
+            options.create_if_missing(true);
+            options.create_missing_column_families(true);
+            let rocks = Rocks::open(dir.path(), &options, vec![(F, Options::default())], true, "open").unwrap();
+            let simulated = SimDb::open(&SimDisk::new(1, SimDiskOptions::default()), StoreName::Raft).unwrap();
+            let engines = [Db::Rocks(Arc::new(rocks)), Db::Simulated(simulated)];
+            for db in &engines {
+                for (n, (key, deleted)) in steps.iter().enumerate() {
+                    let mut batch = db.batch();
+                    match deleted {
+                        None => batch.put(F, key, &n.to_be_bytes()),
+                        Some(None) => batch.delete(F, key),
+                        Some(Some(end)) => batch.delete_range(F, key, end),
+                    }
+                    db.write(batch, "write").unwrap();
+                }
+            }
+            for (start, end, moves) in scans {
+                let scan = Scan { start, end, reach: Reach::Plain };
+                let [mut real, mut simulated] = engines.each_ref().map(|db| db.iter(F, scan.clone()));
+                for to in &moves {
+                    prop_assert_eq!(go(&mut simulated, to), go(&mut real, to), "{:?} in {:?}", to, &scan);
+                }
+            }
+        }
+    }
+}

@@ -103,6 +103,9 @@ fn a_killed_process_leaves_every_raft_write_but_not_yet_safe() {
         assert_eq!(applied(&found), 3);
         let left = indexes(&found.raft.shard(SHARD)).len();
         assert!(power_too || left == 5);
+        // Recovery has written down what it found.
+        disk.crash();
+        assert_eq!(indexes(&open(&disk).raft.shard(SHARD)).len(), left);
         lengths.insert(left);
     }
     assert_eq!(lengths, (0..=5).collect());
