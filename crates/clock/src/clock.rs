@@ -98,6 +98,8 @@ struct State {
     held: Option<Reading>,
     /// What the last reading showed.
     fault: Option<Unsafe>,
+    /// When a reading last found a fault that was not there before.
+    moved_at: Mono,
     /// What somebody outside has said.
     mark: Option<String>,
     /// What the last reading said of the clock: tests are told of changes.
@@ -154,6 +156,7 @@ impl Clock {
             latest: Timestamp::ZERO,
             held: None,
             fault: None,
+            moved_at: Mono(0),
             mark: None,
             told_safe: true,
         };
@@ -191,6 +194,12 @@ impl Clock {
         let reason = reason.into();
         tracing::error!(%reason, source = self.inner.source.name(), "the clock is unsafe");
         self.state().mark = Some(reason);
+    }
+
+    /// When the source was last found to have moved by more than its bound, or failed. What was compared with other nodes
+    /// before that says nothing of it any more.
+    pub fn moved_at(&self) -> Mono {
+        self.state().moved_at
     }
 
     /// Takes in how this clock compares with the other nodes'. Disjoint from a majority: unsafe. In agreement with one:
@@ -278,6 +287,9 @@ impl Clock {
             tracing::error!(why = %Explain(&fault), source = self.inner.source.name(), "the clock is unsafe");
         } else if fault.is_none() && state.fault.is_some() {
             tracing::info!(source = self.inner.source.name(), "the clock's source is good again");
+        }
+        if fault.is_some() && state.fault.is_none() {
+            state.moved_at = after;
         }
         state.fault = fault;
         let safe = state.fault.is_none() && state.mark.is_none();

@@ -18,7 +18,9 @@ pub struct Exchange {
     pub theirs: Interval,
     /// Our interval after the answer came.
     pub received: Interval,
-    /// When it came.
+    /// When the request left.
+    pub begun: Mono,
+    /// When the answer came.
     pub at: Mono,
 }
 
@@ -84,11 +86,12 @@ impl PeerClocks {
         self.latest.iter().map(|(peer, exchange)| (*peer, exchange))
     }
 
-    /// Judges this node's clock in a cluster of `nodes` nodes, this one included.
-    pub fn judge(&self, nodes: usize, now: Mono) -> PeerVerdict {
+    /// Judges this node's clock in a cluster of `nodes` nodes, this one included, by what was compared from `since` on:
+    /// an exchange says nothing of a source that has moved since then ([`crate::Clock::moved_at`]).
+    pub fn judge(&self, nodes: usize, now: Mono, since: Mono) -> PeerVerdict {
         let majority = nodes / 2 + 1;
         let (mut agree, mut from) = (1, Vec::new());
-        for (peer, exchange) in self.exchanges().filter(|(_, e)| now.since(e.at) <= Self::FRESH) {
+        for (peer, exchange) in self.exchanges().filter(|(_, e)| e.begun >= since && now.since(e.at) <= Self::FRESH) {
             if exchange.is_disjoint() {
                 from.push(peer);
             } else {
@@ -117,7 +120,7 @@ mod tests {
     /// Ours is [100, 120] when sent, [200, 220] when received.
     fn exchange(earliest: u64, latest: u64) -> Exchange {
         let theirs = interval(earliest, latest);
-        Exchange { sent: interval(100, 120), theirs, received: interval(200, 220), at: Mono(0) }
+        Exchange { sent: interval(100, 120), theirs, received: interval(200, 220), begun: Mono(0), at: Mono(0) }
     }
 
     #[test]
@@ -158,8 +161,18 @@ mod tests {
             for (id, e) in (0..).zip(peers) {
                 clocks.record(NodeId(id), e);
             }
-            assert_eq!(clocks.judge(nodes, Mono(1)), verdict, "{why}");
+            assert_eq!(clocks.judge(nodes, Mono(1), Mono(0)), verdict, "{why}");
         }
+    }
+
+    #[test]
+    fn what_was_compared_before_the_source_moved_does_not_vouch_for_it() {
+        let mut clocks = PeerClocks::new();
+        for id in [1, 2] {
+            clocks.record(NodeId(id), Exchange { begun: Mono(5), at: Mono(20), ..exchange(150, 170) });
+        }
+        assert_eq!(clocks.judge(3, Mono(20), Mono(5)), PeerVerdict::Agrees);
+        assert_eq!(clocks.judge(3, Mono(20), Mono(6)), PeerVerdict::Unknown, "asked before, answered after");
     }
 
     #[test]
@@ -169,10 +182,10 @@ mod tests {
         clocks.record(NodeId(1), at(exchange(1_000, 1_001), 10));
         clocks.record(NodeId(2), at(exchange(1_000, 1_001), 10));
         clocks.record(NodeId(2), at(exchange(150, 170), 9));
-        assert!(matches!(clocks.judge(3, Mono(10)), PeerVerdict::Disjoint { .. }));
+        assert!(matches!(clocks.judge(3, Mono(10), Mono(0)), PeerVerdict::Disjoint { .. }));
         let later = Mono(10).plus(PeerClocks::FRESH).plus(Duration::from_nanos(1));
-        assert_eq!(clocks.judge(3, later), PeerVerdict::Unknown);
+        assert_eq!(clocks.judge(3, later, Mono(0)), PeerVerdict::Unknown);
         clocks.forget(NodeId(1));
-        assert_eq!(clocks.judge(3, Mono(10)), PeerVerdict::Unknown);
+        assert_eq!(clocks.judge(3, Mono(10), Mono(0)), PeerVerdict::Unknown);
     }
 }

@@ -97,7 +97,7 @@ impl Gossip {
     fn judge_clock(&self, nodes: usize) {
         let verdict = {
             let clocks = self.inner.clocks.lock().unwrap_or_else(PoisonError::into_inner);
-            clocks.judge(nodes, Mono::now())
+            clocks.judge(nodes, Mono::now(), self.inner.clock.moved_at())
         };
         self.inner.clock.heed(&verdict);
     }
@@ -122,8 +122,9 @@ impl Gossip {
         let this = self.clone();
         let sender = async move {
             for sequence in 0.. {
+                let begun = Mono::now();
                 let Ok(now) = this.inner.clock.reading() else { break };
-                this.sent(node, sequence, now);
+                this.sent(node, sequence, begun, now);
                 let message = pb::GossipMessage {
                     target: Some(this.target(node)),
                     sequence,
@@ -156,13 +157,13 @@ impl Gossip {
         pb::Target { cluster_id, from: self.inner.peers.me().0, to: to.0, shard: 0 }
     }
 
-    fn sent(&self, node: NodeId, sequence: u64, now: Interval) {
+    fn sent(&self, node: NodeId, sequence: u64, begun: Mono, now: Interval) {
         let mut state = self.state();
         let peer = state.entry(node).or_default();
         if sequence == 0 {
             peer.sent.clear();
         }
-        peer.sent.push_back((sequence, Mono::now(), now));
+        peer.sent.push_back((sequence, begun, now));
         if peer.sent.len() > SENT_KEPT {
             peer.sent.pop_front();
         }
@@ -170,22 +171,22 @@ impl Gossip {
 
     fn acknowledged(&self, node: NodeId, ack: &pb::GossipAck) {
         let Ok(received) = self.inner.clock.reading() else { return };
-        let sent = {
+        let (begun, sent) = {
             let mut state = self.state();
             let peer = state.entry(node).or_default();
             while peer.sent.front().is_some_and(|(s, ..)| *s < ack.sequence) {
                 peer.sent.pop_front();
             }
-            let Some((_, at, sent)) = peer.sent.pop_front().filter(|(s, ..)| *s == ack.sequence) else { return };
-            peer.rtts.push_back(Mono::now().since(at));
+            let Some((_, begun, sent)) = peer.sent.pop_front().filter(|(s, ..)| *s == ack.sequence) else { return };
+            peer.rtts.push_back(Mono::now().since(begun));
             if peer.rtts.len() > RTTS_KEPT {
                 peer.rtts.pop_front();
             }
-            sent
+            (begun, sent)
         };
         let theirs = Interval { earliest: Timestamp(ack.earliest), latest: Timestamp(ack.latest) };
         let mut clocks = self.inner.clocks.lock().unwrap_or_else(PoisonError::into_inner);
-        clocks.record(node, Exchange { sent, theirs, received, at: Mono::now() });
+        clocks.record(node, Exchange { sent, theirs, received, begun, at: Mono::now() });
     }
 
     /// Takes in one message of another node, and answers it.

@@ -20,9 +20,9 @@ use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::ClientWriteError;
 use openraft::raft::ClientWriteResult;
 use prost::Message;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 /// Proposals that wait to be stamped; more are refused as overload.
 pub(crate) const QUEUE_MAX: usize = 4_096;
@@ -30,6 +30,8 @@ pub(crate) const QUEUE_MAX: usize = 4_096;
 const BATCH_MUTATIONS_MAX: usize = 256;
 /// Encoded bytes after which no more mutations are packed into an entry.
 const BATCH_BYTES_MAX: usize = 512 << 10;
+/// Barriers that wait to be stamped: of the keeper, and of a transfer.
+const BARRIERS_MAX: usize = 4;
 /// Pause before a barrier that was refused is stamped again.
 const BARRIER_RETRY: Duration = Duration::from_millis(20);
 
@@ -103,8 +105,10 @@ pub(crate) struct Leadership {
     leader: RaftLeaderId,
     sequencer: Mutex<Sequencer>,
     proposals: mpsc::Sender<Proposal>,
-    /// An entry was refused: positions and read points behind it need a barrier (rule C6).
-    barrier_wanted: mpsc::Sender<()>,
+    /// Barriers for the stamping task to hand over; the answer says what became of them.
+    barriers: mpsc::Sender<oneshot::Sender<Result<Timestamp, ConsensusError>>>,
+    /// Positions and read points need a barrier behind them (rule C6).
+    barrier_wanted: Notify,
     stage: watch::Sender<Stage>,
     /// Set when a transfer starts: no more proposals.
     paused: watch::Sender<Option<NodeId>>,
@@ -117,18 +121,20 @@ impl Leadership {
         let last = if sabotaged(Sabotage::StampBelowLog) { Timestamp::ZERO } else { in_log };
         emit(|| Event::Led { shard: parts.shard, leader: codec::leader_of(&leader), above: last });
         let (proposals, queue) = mpsc::channel(QUEUE_MAX);
-        let (barrier_wanted, barriers) = mpsc::channel(1);
+        let (barriers, wanted) = mpsc::channel(BARRIERS_MAX);
         let this = Arc::new(Self {
             sequencer: Mutex::new(Sequencer::new(codec::leader_of(&leader), last)),
             parts,
             leader,
             proposals,
-            barrier_wanted,
+            barriers,
+            barrier_wanted: Notify::new(),
             stage: watch::Sender::new(Stage::Opening),
             paused: watch::Sender::new(None),
         });
         this.want_barrier();
-        tokio::spawn(run(Arc::downgrade(&this), queue, barriers));
+        tokio::spawn(run(Arc::downgrade(&this), queue, wanted));
+        tokio::spawn(keep_barriers(this.clone()));
         this
     }
 
@@ -162,8 +168,12 @@ impl Leadership {
     }
 
     fn want_barrier(&self) {
-        // Full: one is wanted already.
-        let _ = self.barrier_wanted.try_send(());
+        self.barrier_wanted.notify_one();
+    }
+
+    async fn barrier_is_wanted(&self) -> Result<(), ConsensusError> {
+        self.barrier_wanted.notified().await;
+        Ok(())
     }
 
     /// Queues a proposal. Refused when the queue is full or a transfer has begun.
@@ -338,15 +348,10 @@ impl Leadership {
 
     /// Commits a barrier above every promise made so far; the last step before a transfer.
     pub(crate) async fn commit_barrier(&self) -> Result<Timestamp, ConsensusError> {
-        let (ts, done) = self.hand_over_barrier().await?;
-        match done.await {
-            Ok(Completion { result: Ok(_), .. }) => Ok(ts),
-            Ok(Completion { result: Err(ClientWriteError::ForwardToLeader(_)), .. }) => {
-                self.refused(ts);
-                Err(ConsensusError::Lost)
-            }
-            Ok(_) | Err(_) => Err(ConsensusError::Lost),
-        }
+        let (answer, committed) = oneshot::channel();
+        // The stamping task hands it over: nobody else may come between a stamp and its place in the log (S1).
+        self.barriers.send(answer).await.map_err(|_| NotLeader { hint: None })?;
+        committed.await.map_err(|_| ConsensusError::Lost)?
     }
 
     async fn hand_over_barrier(
@@ -417,25 +422,21 @@ fn refuse(proposals: impl IntoIterator<Item = Proposal>, why: impl Fn() -> Conse
 }
 
 /// The stamping task of one leadership. Ends when the leadership is dropped; what is still queued then was not stamped.
-async fn run(this: std::sync::Weak<Leadership>, mut queue: mpsc::Receiver<Proposal>, barriers: mpsc::Receiver<()>) {
+async fn run(this: Weak<Leadership>, mut queue: mpsc::Receiver<Proposal>, barriers: BarrierQueue) {
     stamp_all(this, &mut queue, barriers).await;
     queue.close();
     refuse(std::iter::from_fn(|| queue.try_recv().ok()), || NotLeader { hint: None }.into());
 }
 
-async fn stamp_all(
-    this: std::sync::Weak<Leadership>,
-    queue: &mut mpsc::Receiver<Proposal>,
-    mut barriers: mpsc::Receiver<()>,
-) {
+async fn stamp_all(this: Weak<Leadership>, queue: &mut mpsc::Receiver<Proposal>, mut barriers: BarrierQueue) {
     loop {
         let early = sabotaged(Sabotage::StampBeforeQueue).then(|| this.upgrade()).flatten();
         let early = early.map(|this| this.parts.clock.now().latest);
         tokio::select! {
             biased;
             wanted = barriers.recv() => {
-                let (Some(()), Some(this)) = (wanted, this.upgrade()) else { return };
-                barrier(&this).await;
+                let (Some(answer), Some(this)) = (wanted, this.upgrade()) else { return };
+                barrier(&this, answer).await;
             }
             first = queue.recv() => {
                 let Some(first) = first else { return };
@@ -459,12 +460,17 @@ fn fill(first: Proposal, queue: &mut mpsc::Receiver<Proposal>) -> Vec<Proposal> 
     batch
 }
 
-/// Hands a barrier over and sees to it that it is applied, or that the next one is.
-async fn barrier(this: &Arc<Leadership>) {
-    let Ok((ts, done)) = this.hand_over_barrier().await else { return };
+type BarrierQueue = mpsc::Receiver<oneshot::Sender<Result<Timestamp, ConsensusError>>>;
+
+/// Hands a barrier over; what becomes of it is said once it is applied, or will not be.
+async fn barrier(this: &Arc<Leadership>, answer: oneshot::Sender<Result<Timestamp, ConsensusError>>) {
+    let (ts, done) = match this.hand_over_barrier().await {
+        Ok(handed) => handed,
+        Err(e) => return drop(answer.send(Err(e))),
+    };
     let this = this.clone();
     tokio::spawn(async move {
-        match done.await {
+        let result = match done.await {
             Ok(Completion { result: Ok(_), .. }) => {
                 this.parts.safe.wait_applied(ts).await;
                 emit(|| Event::BarrierApplied { shard: this.parts.shard, leader: this.leader(), ts });
@@ -475,16 +481,31 @@ async fn barrier(this: &Arc<Leadership>) {
                     }
                 });
                 tracing::debug!(shard = %this.parts.shard, leader = %this.leader(), %ts, "barrier applied");
+                Ok(ts)
             }
-            Ok(Completion { result: Err(ClientWriteError::ForwardToLeader(_)), .. }) => {
+            Ok(Completion { result: Err(ClientWriteError::ForwardToLeader(forward)), .. }) => {
                 this.refused(ts);
-                tokio::time::sleep(BARRIER_RETRY).await;
-                this.want_barrier();
+                Err(NotLeader { hint: forward.leader_id.map(NodeId) }.into())
             }
             // The entry or the group is lost; whoever leads next has its own barrier.
-            Ok(_) | Err(_) => {}
-        }
+            Ok(_) | Err(_) => Err(ConsensusError::Lost),
+        };
+        // Nobody may be waiting any more.
+        let _ = answer.send(result);
     });
+}
+
+/// Sees to it that a barrier that is wanted gets applied: one at a time, again while it is refused. Ends with the
+/// leadership.
+async fn keep_barriers(this: Arc<Leadership>) {
+    while this.while_leading(this.barrier_is_wanted()).await.is_ok() {
+        while let Err(ConsensusError::NotLeader(_)) = this.while_leading(this.commit_barrier()).await {
+            if *this.stage.borrow() == Stage::Ended {
+                return;
+            }
+            tokio::time::sleep(BARRIER_RETRY).await;
+        }
+    }
 }
 
 /// A client that waits for its outcome, since it arrived.

@@ -36,7 +36,8 @@ use openraft::type_config::alias::VoteOf;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 /// A stream whose oldest request is unanswered for this long is given up.
@@ -196,19 +197,36 @@ struct Sent {
 
 /// Requests in the order in which they were sent: answers come in the same order.
 #[derive(Clone, Default)]
-struct Unanswered(Arc<Mutex<VecDeque<Sent>>>);
+struct Unanswered(Arc<Mutex<Requests>>);
+
+#[derive(Default)]
+struct Requests {
+    sent: VecDeque<Sent>,
+    /// No more will be sent.
+    ended: bool,
+}
 
 impl Unanswered {
+    fn lock(&self) -> MutexGuard<'_, Requests> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn push(&self, sent: Sent) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push_back(sent);
+        self.lock().sent.push_back(sent);
     }
 
     fn pop(&self) -> Option<Sent> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+        self.lock().sent.pop_front()
     }
 
     fn oldest(&self) -> Option<Mono> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).front().map(|s| s.at.mono)
+        self.lock().sent.front().map(|s| s.at.mono)
+    }
+
+    /// Whether everything that will ever be sent is answered. The peer need not end the stream then.
+    fn is_complete(&self) -> bool {
+        let requests = self.lock();
+        requests.ended && requests.sent.is_empty()
     }
 }
 
@@ -234,6 +252,11 @@ impl NetStreamAppend<Raftish> for PeerLink {
                 sent.push(Sent { at: Moment::now(&clock), leader, prev: message.prev });
                 message
             });
+            let ended = unanswered.clone();
+            let requests = requests.chain(futures::stream::poll_fn(move |_| {
+                ended.lock().ended = true;
+                Poll::Ready(None)
+            }));
             let mut client = self.client(self.class)?;
             // The call itself only returns with the peer's first headers, so its wait is bounded too.
             let call = tokio::time::timeout(STALL_LIMIT, client.append(requests)).await;
@@ -245,7 +268,7 @@ impl NetStreamAppend<Raftish> for PeerLink {
             let answers = futures::stream::unfold(Some((replies, unanswered)), move |state| async move {
                 let (mut replies, unanswered) = state?;
                 let answer = link.next_answer(&mut replies, &unanswered).await?;
-                let go_on = matches!(answer, Ok(Ok(_)));
+                let go_on = matches!(answer, Ok(Ok(_))) && !unanswered.is_complete();
                 Some((answer, go_on.then_some((replies, unanswered))))
             });
             Ok(answers.boxed())
@@ -264,6 +287,7 @@ impl PeerLink {
             match tokio::time::timeout(STALL_LIMIT, replies.message()).await {
                 Ok(Ok(reply)) => break reply?,
                 Ok(Err(status)) => return Some(Err(network_error(&status))),
+                Err(_) if unanswered.is_complete() => return None,
                 Err(_) => {
                     let stalled = unanswered.oldest().is_some_and(|at| Mono::now().since(at) > STALL_LIMIT);
                     if stalled {

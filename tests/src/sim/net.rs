@@ -360,6 +360,10 @@ impl NetState {
         let Some(link) = self.links.get(&way).copied() else { return };
         self.messages += 1;
         if link.cut {
+            if let Some(lines) = &mut self.tracing {
+                let (from, to) = (way.0.0, way.1.0);
+                lines.push(format!("     h{from} -> h{to} call {id} {} {} (held back)", call.path, frame.name()));
+            }
             self.held.entry(way).or_default().push((self.now, Delivery { to: way.1, call: id, side, frame }));
             return;
         }
@@ -403,11 +407,6 @@ impl NetState {
         let later = self.queue.split_off(&(until, 0));
         let due = std::mem::replace(&mut self.queue, later);
         due.into_iter().map(|((at, _), delivery)| (at, delivery)).collect()
-    }
-
-    /// Puts a delivery off: its host stands still.
-    pub(crate) fn put_off(&mut self, until: u64, delivery: Delivery) {
-        self.enqueue(until, delivery);
     }
 
     /// Whether the run of the host that a delivery was meant for is still the present one.

@@ -7,7 +7,7 @@ use super::call::{SimConnect, deliver};
 use super::host::{Due, Host};
 use super::invariant::{Stop, What};
 use super::machine::SimMachine;
-use super::net::{HostId, Link, Net};
+use super::net::{Delivery, HostId, Link, Net};
 use super::observer::Observer;
 use super::plan::{Action, Plan};
 use meridian_api::{Context, Deadlines};
@@ -67,6 +67,8 @@ pub(crate) struct World {
     pub(crate) start: u64,
     hosts: BTreeMap<HostId, Host>,
     suspended: BTreeSet<HostId>,
+    /// What has arrived at machines that stand still: it stays in their buffers, in order.
+    buffers: BTreeMap<HostId, Vec<Delivery>>,
     nodes: BTreeMap<NodeId, SimNode>,
     pub(crate) observer: Rc<Observer>,
     rng: ChaCha8Rng,
@@ -104,6 +106,7 @@ impl World {
             start,
             hosts: BTreeMap::new(),
             suspended: BTreeSet::new(),
+            buffers: BTreeMap::new(),
             nodes: BTreeMap::new(),
             observer,
             rng: ChaCha8Rng::seed_from_u64(rng.random()),
@@ -288,20 +291,19 @@ impl World {
         for (at, delivery) in due {
             let machine = HostId(delivery.to.0.min(CLIENTS));
             if self.suspended.contains(&machine) {
-                // It stays in the machine's buffers.
-                self.net.lock().put_off(until + STEP_NS, delivery);
+                self.buffers.entry(machine).or_default().push(delivery);
                 continue;
             }
-            let net = self.net.clone();
-            by_host.entry(machine).or_default().push((
-                at,
-                Box::new(move || {
-                    let current = net.lock().is_current(&delivery);
-                    if current {
-                        deliver(&net, delivery);
-                    }
-                }),
-            ));
+            for earlier in self.buffers.remove(&machine).unwrap_or_default() {
+                by_host.entry(machine).or_default().push(self.at_host(self.now, earlier));
+            }
+            by_host.entry(machine).or_default().push(self.at_host(at, delivery));
+        }
+        let woken: Vec<HostId> = self.buffers.keys().filter(|id| !self.suspended.contains(id)).copied().collect();
+        for id in woken {
+            for earlier in self.buffers.remove(&id).unwrap_or_default() {
+                by_host.entry(id).or_default().push(self.at_host(self.now, earlier));
+            }
         }
         for (id, host) in &mut self.hosts {
             if self.suspended.contains(id) {
@@ -320,6 +322,18 @@ impl World {
             self.net.lock().give_up();
         }
         self.look_for_fatal();
+    }
+
+    /// A delivery, as its host is to take it in.
+    fn at_host(&self, at: u64, delivery: Delivery) -> Due {
+        let net = self.net.clone();
+        let take_in = move || {
+            let current = net.lock().is_current(&delivery);
+            if current {
+                deliver(&net, delivery);
+            }
+        };
+        (at, Box::new(take_in))
     }
 
     fn look_for_fatal(&mut self) {

@@ -3,8 +3,8 @@
 use clap::Parser;
 use meridian_probe::Sabotage;
 use meridian_tests::sim::{Options, Report, Wish, simulate};
+use std::cell::Cell;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 mod many;
 mod sabotage;
@@ -13,7 +13,8 @@ mod sabotage;
 ///
 /// Each seed is a cluster of three to seven nodes with its own distances, clocks, load and faults. Real consensus,
 /// gateway, state machine and client code runs on simulated machines, networks and disks. Invariants are checked at every
-/// event, histories at the end. A seed that fails is printed with the command that repeats it.
+/// event, histories at the end. A seed that fails is printed with the command that repeats it. `MERIDIAN_LOG=debug` writes
+/// the nodes' own logs to the standard error output.
 #[derive(Parser)]
 #[command(name = "sim", version)]
 struct Args {
@@ -64,6 +65,14 @@ struct Args {
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    if let Ok(level) = std::env::var("MERIDIAN_LOG") {
+        tracing_subscriber::fmt()
+            .with_env_filter(level)
+            .without_time()
+            .with_ansi(false)
+            .with_writer(std::io::stderr)
+            .init();
+    }
     if args.list {
         list();
         return ExitCode::SUCCESS;
@@ -99,7 +108,10 @@ fn list() {
 }
 
 fn one(args: &Args, options: Options) -> ExitCode {
-    let report = simulate(&options);
+    let report = match simulate_alone(options) {
+        Ok(report) => report,
+        Err(code) => return code,
+    };
     if let Some(path) = &args.trace {
         if let Err(e) = std::fs::write(path, &report.trace) {
             eprintln!("the trace cannot be written to {}: {e}", path.display());
@@ -132,17 +144,33 @@ fn say(report: &Report) {
     }
 }
 
-/// The entropy of this process: always the same. tokio and the standard library's hash maps seed themselves from it, so
-/// that a seed repeats itself to the last event. Nothing secret is made here.
+thread_local! {
+    /// Where this thread is in the sequence of its entropy.
+    static ENTROPY: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Simulates on a fresh thread, whose entropy is the seed's: what this process did before makes no difference.
+fn simulate_alone(options: Options) -> Result<Report, ExitCode> {
+    let simulation = std::thread::spawn(move || {
+        ENTROPY.set(options.seed);
+        simulate(&options)
+    });
+    simulation.join().map_err(|_| {
+        eprintln!("the simulation itself has failed");
+        ExitCode::from(2)
+    })
+}
+
+/// The entropy of this process, in place of the operating system's. tokio and the standard library's hash maps seed
+/// themselves from it, so that a seed repeats itself to the last event. Nothing secret is made here.
 #[expect(unsafe_code, reason = "stands in for the C library's function, which the linker then leaves out")]
 #[unsafe(no_mangle)]
 extern "C" fn getrandom(buffer: *mut u8, length: usize, _flags: u32) -> isize {
-    static DRAWN: AtomicU64 = AtomicU64::new(0);
     for i in 0..length {
-        let n = DRAWN.fetch_add(1, Ordering::Relaxed);
-        let mixed = (n ^ (n >> 7)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 24;
+        let n = ENTROPY.try_with(|e| e.replace(e.get().wrapping_add(0x9e37_79b9_7f4a_7c15))).unwrap_or(0);
+        let mixed = (n ^ (n >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         // SAFETY: the caller says that `length` bytes may be written at `buffer`.
-        unsafe { buffer.add(i).write((mixed & 0xff) as u8) };
+        unsafe { buffer.add(i).write((mixed >> 56) as u8) };
     }
     isize::try_from(length).unwrap_or(isize::MAX)
 }
