@@ -8,7 +8,7 @@ export CARGO_TARGET_DIR ?= $(CACHE)/meridian/target
 MERIDIAN := $(CARGO_TARGET_DIR)/release/meridian
 
 .DEFAULT_GOAL := help
-.PHONY: help needs build demo test lint fmt doc bench clean
+.PHONY: help needs build demo test lint fmt doc bench sim soak sabotage histories clean
 
 help: ## Lists the targets.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,22 @@ doc: needs ## Builds the documentation of every crate.
 
 bench: build ## Measures three emulated regions; BENCH="..." are options of `meridian bench`.
 	@$(MERIDIAN) bench $(or $(BENCH),--topology three --workload ycsb-a --clients 1)
+
+sim: needs ## Simulates one cluster under faults: make sim SEED=42 (TRACE=file for every event; SIM="..." for `sim --help`).
+	@cargo build -q --locked -p meridian-tests --bin sim
+	@$(CARGO_TARGET_DIR)/debug/sim --seed $(or $(SEED),1) $(if $(TRACE),--trace $(TRACE)) $(SIM)
+
+soak: needs ## Simulates seeds for a while, from a random one on: make soak MINUTES=60 (FROM=seed, SIM="...").
+	@cargo build -q --locked -p meridian-tests --bin sim
+	@$(CARGO_TARGET_DIR)/debug/sim --from $(or $(FROM),$$(date +%s)) --minutes $(or $(MINUTES),60) --keep-going $(SIM)
+
+sabotage: needs ## Shows for every known-wrong behaviour how many simulated seeds it takes until a check notices it.
+	@cargo build -q --locked -p meridian-tests --bin sim
+	@$(CARGO_TARGET_DIR)/debug/sim --sabotage-suite --seeds 100 --rows $(or $(ROWS),3) $(SIM)
+
+histories: needs ## Kills, cuts and pauses real processes under load, then checks the histories: make histories MINUTES=10 SEED=1.
+	@cargo build -q --locked -p meridian-tests --bins
+	@$(CARGO_TARGET_DIR)/debug/soak --seed $(or $(SEED),1) --minutes $(or $(MINUTES),10) $(SOAK)
 
 clean: ## Removes this workspace's build outputs, not those of its dependencies.
 	@cargo clean $$(cargo metadata --no-deps --format-version 1 | grep -o '"name":"meridian-[a-z]*"' | sort -u | sed 's/.*:"\(.*\)"/-p \1/')

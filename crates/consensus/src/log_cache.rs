@@ -203,9 +203,9 @@ mod tests {
         cache.truncate_from(0);
         cache.append([entry(0, 9)]);
         cache.synced_one();
-        assert_eq!(synced(&cache), 0, "entry 0 is another one now, and not synced");
+        assert_eq!(cache.synced(), 0, "entry 0 is another one now, and not synced");
         cache.synced_one();
-        assert_eq!(synced(&cache), 1);
+        assert_eq!(cache.synced(), 1);
     }
 
     #[test]
@@ -214,7 +214,7 @@ mod tests {
         cache.append([entry(0, 1)]);
         cache.purge(100);
         cache.synced_one();
-        assert_eq!(synced(&cache), 101);
+        assert_eq!(cache.synced(), 101);
     }
 
     #[test]

@@ -300,7 +300,7 @@ impl Replica {
         // Bounded: until it is committed nobody is served.
         let barrier = tokio::time::timeout(self.timing.promise(), leadership.commit_barrier());
         barrier.await.map_err(|_| ConsensusError::NotProven)??;
-        handover.is_final();
+        handover.settle();
         self.raft.trigger().transfer_leader(to.0).await.map_err(stopped)?;
         let limit = self.timing.promise() * 2;
         let wait = self.raft.wait(Some(limit));

@@ -153,6 +153,9 @@ fn describe(plan: &Plan) -> String {
     format!("{} nodes, {}, faults: {}", plan.nodes.len(), tables.join(" "), plan.kinds.join(" "))
 }
 
+/// A part of a run; `Err`: why it cannot go on.
+type Phase = fn(&mut Run) -> Result<(), String>;
+
 struct Run {
     world: World,
     history: History,
@@ -168,8 +171,7 @@ impl Run {
 
     /// All phases, as far as they go.
     fn through(&mut self) {
-        let phases: [fn(&mut Self) -> Result<(), String>; 4] = [Self::form, Self::storm, Self::recover, Self::finish];
-        for phase in phases {
+        for phase in [Self::form, Self::storm, Self::recover, Self::finish] as [Phase; 4] {
             let result = phase(self);
             if self.is_over() {
                 break;

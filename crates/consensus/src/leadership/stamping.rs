@@ -1,0 +1,249 @@
+//! The stamping task of one leadership, and what becomes of what it handed over.
+//!
+//! One task stamps everything of a leadership, proposals and barriers, and hands it over in the order of the stamps: log
+//! order is stamp order because nobody comes in between (S1). Completions are awaited by tasks of their own.
+
+use super::{Decision, Leadership, Proposal, Stage};
+use crate::delay::delay;
+use crate::error::{ConsensusError, NotLeader};
+use crate::raft_types::{Applied, Command, Completion, EntryResponder, Raftish};
+use meridian_clock::Mono;
+use meridian_probe::{Event, Sabotage, emit, sabotaged};
+use meridian_proto::internal::v1 as pb;
+use meridian_types::{KeySpan, NodeId, Timestamp};
+use openraft::errors::ClientWriteError;
+use openraft::raft::ClientWriteResult;
+use prost::Message;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+
+/// Most mutations packed into one entry.
+const BATCH_MUTATIONS_MAX: usize = 256;
+/// Encoded bytes after which no more mutations are packed into an entry.
+const BATCH_BYTES_MAX: usize = 512 << 10;
+/// Pause before a barrier that was refused is stamped again.
+const BARRIER_RETRY: Duration = Duration::from_millis(20);
+
+impl Leadership {
+    async fn hand_over_barrier(
+        &self,
+    ) -> Result<(Timestamp, oneshot::Receiver<Completion<ClientWriteResult<Raftish>>>), ConsensusError> {
+        let ts = self.stamp(|s| s.stamp_barrier(self.parts.clock.now().latest));
+        let body = Some(pb::command::Body::Barrier(pb::command::Barrier {}));
+        let done = self.hand_over(pb::Command { ts: ts.0, body }).await?;
+        Ok((ts, done))
+    }
+
+    /// Hands a stamped entry to openraft, fenced to this leadership (S1).
+    async fn hand_over(
+        &self,
+        command: pb::Command,
+    ) -> Result<oneshot::Receiver<Completion<ClientWriteResult<Raftish>>>, ConsensusError> {
+        let (responder, done) = EntryResponder::new(self.parts.shard);
+        let mut write = self.parts.raft.write(Command(Arc::new(command))).responder(responder);
+        if sabotaged(Sabotage::ProposeUnfenced) {
+            delay(self.parts.lease * 4).await;
+        } else {
+            write = write.with_leader(self.leader);
+        }
+        write.await.map_err(|e| ConsensusError::Stopped(e.to_string()))?;
+        Ok(done)
+    }
+
+    /// Stamps a batch and hands it over; results reach the clients by a task of their own.
+    async fn sequence(self: &Arc<Self>, batch: Vec<Proposal>, early: Option<Timestamp>) {
+        if !self.parts.clock.is_safe() {
+            // A node whose clock is unsafe stamps nothing more, whatever was queued before (W3).
+            return refuse(batch, || ConsensusError::ClockUnsafe);
+        }
+        let mut span = KeySpan::default();
+        let mut floor = Timestamp::ZERO;
+        let mut waiting = Vec::with_capacity(batch.len());
+        let mut mutations = Vec::with_capacity(batch.len());
+        for proposal in batch {
+            span.extend(proposal.span);
+            floor = floor.max(proposal.floor);
+            waiting.push((proposal.arrived, proposal.reply));
+            mutations.push(proposal.mutation);
+        }
+        // Sampled after the last request of the batch was taken from the queue (S2).
+        let latest = early.unwrap_or_else(|| self.parts.clock.now().latest);
+        let ts = self.stamp(|s| s.stamp(latest, floor, mutations.len() as u64, span));
+        let body = Some(pb::command::Body::Mutations(pb::Mutations { mutations }));
+        let handed = Mono::now();
+        match self.hand_over(pb::Command { ts: ts.0, body }).await {
+            Ok(done) => {
+                tokio::spawn(complete(self.clone(), ts, done, waiting, handed));
+            }
+            Err(e) => {
+                let why = e.to_string();
+                for (_, reply) in waiting {
+                    let _ = reply.send(Err(ConsensusError::Stopped(why.clone())));
+                }
+            }
+        }
+    }
+}
+
+/// Answers proposals that nothing was done for.
+fn refuse(proposals: impl IntoIterator<Item = Proposal>, why: impl Fn() -> ConsensusError) {
+    for proposal in proposals {
+        let _ = proposal.reply.send(Err(why()));
+    }
+}
+
+/// The stamping task of one leadership. Ends when the leadership is dropped; what is still queued then was not stamped.
+pub(super) async fn run(this: Weak<Leadership>, mut queue: mpsc::Receiver<Proposal>, barriers: BarrierQueue) {
+    stamp_all(this, &mut queue, barriers).await;
+    queue.close();
+    refuse(std::iter::from_fn(|| queue.try_recv().ok()), || NotLeader { hint: None }.into());
+}
+
+async fn stamp_all(this: Weak<Leadership>, queue: &mut mpsc::Receiver<Proposal>, mut barriers: BarrierQueue) {
+    loop {
+        let early = sabotaged(Sabotage::StampBeforeQueue).then(|| this.upgrade()).flatten();
+        let early = early.map(|this| this.parts.clock.now().latest);
+        tokio::select! {
+            biased;
+            wanted = barriers.recv() => {
+                let (Some(answer), Some(this)) = (wanted, this.upgrade()) else { return };
+                barrier(&this, answer).await;
+            }
+            first = queue.recv() => {
+                let Some(first) = first else { return };
+                let Some(this) = this.upgrade() else { return refuse([first], || NotLeader { hint: None }.into()) };
+                let batch = fill(first, queue);
+                this.sequence(batch, early).await;
+            }
+        }
+    }
+}
+
+/// Takes what waits in the queue, as much as one entry may hold.
+fn fill(first: Proposal, queue: &mut mpsc::Receiver<Proposal>) -> Vec<Proposal> {
+    let mut bytes = first.mutation.encoded_len();
+    let mut batch = vec![first];
+    while batch.len() < BATCH_MUTATIONS_MAX && bytes < BATCH_BYTES_MAX {
+        let Ok(next) = queue.try_recv() else { break };
+        bytes += next.mutation.encoded_len();
+        batch.push(next);
+    }
+    batch
+}
+
+pub(super) type BarrierQueue = mpsc::Receiver<oneshot::Sender<Result<Timestamp, ConsensusError>>>;
+
+/// Hands a barrier over; what becomes of it is said once it is applied, or will not be.
+async fn barrier(this: &Arc<Leadership>, answer: oneshot::Sender<Result<Timestamp, ConsensusError>>) {
+    let (ts, done) = match this.hand_over_barrier().await {
+        Ok(handed) => handed,
+        Err(e) => return drop(answer.send(Err(e))),
+    };
+    let this = this.clone();
+    tokio::spawn(async move {
+        let result = match done.await {
+            Ok(Completion { result: Ok(_), .. }) => {
+                this.parts.safe.wait_applied(ts).await;
+                emit(|| Event::BarrierApplied { shard: this.parts.shard, leader: this.leader(), ts });
+                this.stage.send_if_modified(|s| {
+                    *s == Stage::Opening && {
+                        *s = Stage::Open;
+                        true
+                    }
+                });
+                tracing::debug!(shard = %this.parts.shard, leader = %this.leader(), %ts, "barrier applied");
+                Ok(ts)
+            }
+            Ok(Completion { result: Err(ClientWriteError::ForwardToLeader(forward)), .. }) => {
+                this.refused(ts);
+                Err(NotLeader { hint: forward.leader_id.map(NodeId) }.into())
+            }
+            // The entry or the group is lost; whoever leads next has its own barrier.
+            Ok(_) | Err(_) => Err(ConsensusError::Lost),
+        };
+        // Nobody may be waiting any more.
+        let _ = answer.send(result);
+    });
+}
+
+/// Sees to it that a barrier that is wanted gets applied: one at a time, again while it is refused. Ends with the
+/// leadership.
+pub(super) async fn keep_barriers(this: Arc<Leadership>) {
+    while this.while_leading(this.barrier_is_wanted()).await.is_ok() {
+        while let Err(ConsensusError::NotLeader(_)) = this.while_leading(this.commit_barrier()).await {
+            if *this.stage.borrow() == Stage::Ended {
+                return;
+            }
+            tokio::time::sleep(BARRIER_RETRY).await;
+        }
+    }
+}
+
+/// A client that waits for its outcome, since it arrived.
+type Waiting = (Mono, oneshot::Sender<Result<Decision, ConsensusError>>);
+
+/// What [`Sabotage::DropInFlight`] does: when all clients of an entry have hung up, the entry is forgotten.
+async fn done_or_dropped<T>(
+    this: &Leadership,
+    first: Timestamp,
+    mut done: oneshot::Receiver<T>,
+    waiting: &mut [Waiting],
+) -> Result<T, oneshot::error::RecvError> {
+    let last = Timestamp(first.0 + waiting.len() as u64 - 1);
+    let hung_up = async {
+        for (_, reply) in waiting {
+            reply.closed().await;
+        }
+    };
+    tokio::select! {
+        completion = &mut done => return completion,
+        () = hung_up => {}
+    }
+    this.sequencer().forget(last);
+    done.await
+}
+
+/// Waits for the result of the entry whose first stamp is `ts`, and answers its clients.
+async fn complete(
+    this: Arc<Leadership>,
+    ts: Timestamp,
+    done: oneshot::Receiver<Completion<ClientWriteResult<Raftish>>>,
+    mut waiting: Vec<Waiting>,
+    handed: Mono,
+) {
+    let completion = if sabotaged(Sabotage::DropInFlight) {
+        done_or_dropped(&this, ts, done, &mut waiting).await
+    } else {
+        done.await
+    };
+    let applied = Mono::now();
+    let fail = |waiting: Vec<Waiting>, error: &dyn Fn() -> ConsensusError| {
+        for (_, reply) in waiting {
+            let _ = reply.send(Err(error()));
+        }
+    };
+    match completion {
+        Ok(Completion { result: Ok(response), committed_at, index }) => {
+            let Applied::Outcomes(outcomes) = response.data else {
+                return fail(waiting, &|| ConsensusError::Lost);
+            };
+            let synced = index.and_then(|i| this.parts.cache.synced_at(i));
+            for ((arrived, reply), outcome) in waiting.into_iter().zip(outcomes) {
+                let decision = Decision { outcome, arrived, handed, synced, committed: committed_at, applied };
+                let _ = reply.send(Ok(decision));
+            }
+        }
+        Ok(Completion { result: Err(ClientWriteError::ForwardToLeader(forward)), .. }) => {
+            // Refused before it was appended. The stamp is spent, and read points may wait for it: fill it up.
+            this.refused(ts);
+            if !sabotaged(Sabotage::LeaveGap) {
+                this.want_barrier();
+            }
+            let hint = forward.leader_id.map(NodeId);
+            fail(waiting, &|| NotLeader { hint }.into());
+        }
+        // Appended, then discarded; or the group has stopped.
+        Ok(_) | Err(_) => fail(waiting, &|| ConsensusError::Lost),
+    }
+}
