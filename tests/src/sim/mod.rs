@@ -15,6 +15,7 @@ mod net;
 mod observer;
 mod plan;
 mod run;
+mod tell;
 mod workload;
 mod world;
 

@@ -1,6 +1,7 @@
 //! Watches a simulation: hands every event to the invariants, and keeps a readable trace if one is wanted.
 
 use super::invariant::{Breach, Disks, Invariant, Seen, What};
+use super::tell::tell;
 use meridian_probe::{Digest, Event};
 use meridian_storage::SimDisk;
 use meridian_types::{NodeId, ShardId};
@@ -91,7 +92,7 @@ impl Observer {
         };
         if self.trace.is_some() {
             self.say(|line| {
-                let _ = write!(line, "{} {:?}", seen.node, seen.what);
+                let _ = write!(line, "#{} {} {}", seen.number, seen.node, tell(&seen.what, self.start.get()));
             });
         }
         let mut breaches = self.breaches.borrow_mut();
