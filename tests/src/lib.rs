@@ -13,6 +13,7 @@ pub mod generate;
 pub mod harness;
 mod index;
 pub mod linearizability;
+pub mod node;
 mod observe;
 mod register;
 #[cfg(test)]
@@ -20,6 +21,7 @@ mod sample;
 mod search;
 pub mod sessions;
 pub mod snapshots;
+pub mod soak;
 pub mod staleness;
 mod violation;
 

@@ -1,0 +1,117 @@
+//! Asking again under the same request id: what became of a write whose answer was lost, and whether what was answered
+//! once is answered the same.
+//!
+//! A process has other operations while it does not know. So a write that is settled later is recorded as one operation
+//! of a process of its own, from when it was asked for to when its outcome was known; until then it is recorded as
+//! unknown.
+
+use crate::Violation;
+use crate::harness::Process;
+use crate::harness::history::found;
+use meridian_bench::history::{Outcome, Record};
+use meridian_client::{Error, Reply, RequestId, Row, Transaction};
+use meridian_clock::Mono;
+use meridian_types::{Fate, Reason, Timestamp};
+
+/// A write whose outcome is unknown.
+#[derive(Debug)]
+pub(super) struct Unsettled {
+    /// Of its record in the history.
+    pub(super) place: usize,
+    pub(super) id: RequestId,
+    pub(super) table: String,
+    pub(super) transaction: Transaction,
+}
+
+/// A transaction and its final answer.
+#[derive(Debug)]
+pub(super) struct Answered {
+    id: RequestId,
+    table: String,
+    transaction: Transaction,
+    told: Told,
+    place: usize,
+}
+
+/// Answers that come from the request ledger, so they must be the same however often one asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Told {
+    Committed(Timestamp, Vec<Row>),
+    Refused,
+}
+
+impl Told {
+    fn new(result: &Result<Reply<Vec<Row>>, Error>) -> Option<Self> {
+        match result {
+            Ok(reply) => Some(Self::Committed(reply.timestamp, reply.value.clone())),
+            Err(e) if e.reason() == Reason::PreconditionFailed && e.fate() == Fate::NotApplied => Some(Self::Refused),
+            Err(_) => None,
+        }
+    }
+}
+
+impl Answered {
+    pub(super) fn new(
+        id: RequestId,
+        table: &str,
+        transaction: Transaction,
+        place: usize,
+        result: &Result<Reply<Vec<Row>>, Error>,
+    ) -> Option<Self> {
+        Some(Self { id, table: table.to_owned(), transaction, place, told: Told::new(result)? })
+    }
+}
+
+impl Process {
+    /// How many of its writes have an unknown outcome that may still be found out.
+    pub fn unsettled(&self) -> usize {
+        self.unsettled.len()
+    }
+
+    /// Asks for the oldest write of unknown outcome again, under its request id. Whether it is settled now.
+    pub async fn settle(&mut self) -> bool {
+        let Some(asked) = self.unsettled.pop_front() else { return true };
+        let result = self.session.transact_as(asked.id, &asked.table, &asked.transaction).await;
+        let Some(told) = Told::new(&result) else {
+            let forgotten = result.is_err_and(|e| e.reason() == Reason::RequestIdExpired);
+            if !forgotten {
+                self.unsettled.push_back(asked);
+            }
+            return forgotten;
+        };
+        let process = self.history.new_id();
+        self.history.amend(asked.place, |record| settled(record, process, &told));
+        true
+    }
+
+    /// Asks again for the last transaction that was answered for good. Another answer is an objection in the history.
+    pub async fn ask_again(&mut self) {
+        let Some(asked) = self.answered.take() else { return };
+        let result = self.session.transact_as(asked.id, &asked.table, &asked.transaction).await;
+        let reused = result.as_ref().is_err_and(|e| e.reason() == Reason::RequestIdReused);
+        let now = Told::new(&result);
+        if reused || now.as_ref().is_some_and(|now| *now != asked.told) {
+            let message = format!("a request was answered {:?}, and asked again {now:?} ({result:?})", asked.told);
+            let record = self.history.record_at(asked.place);
+            self.history.object(Violation::new(message, &record.iter().collect::<Vec<_>>()));
+        }
+    }
+}
+
+fn settled(record: &mut Record, process: u64, told: &Told) {
+    (record.process, record.completed_ns) = (process, Mono::now().0);
+    match told {
+        Told::Committed(timestamp, rows) => {
+            (record.outcome, record.timestamp, record.error) = (Outcome::Ok, Some(timestamp.0), None);
+            if let Some(txn) = record.txn.as_mut().filter(|txn| txn.preconditions.is_empty()) {
+                // Only exchanges have no precondition, and they read what they write.
+                let keys: Vec<_> = txn.writes.iter().map(|w| w.key.as_str()).collect();
+                txn.found = found(&keys, rows);
+            }
+        }
+        Told::Refused => {
+            record.outcome = Outcome::Fail;
+            record.error = Some(Reason::PreconditionFailed.name().to_owned());
+        }
+    }
+}
