@@ -85,7 +85,7 @@ Faults:
   one-way      what one region sends to another is held back
   isolate      a region cut off from all others
   slow         a round trip of up to 400 ms between two regions
-  clock        a clock off by something within its bound of 5 ms
+  clock        a clock off by something within its bound of 15 ms
   transfer     a leadership moved by request
   clock-jump   a clock off by 20 ms to 2 s     } the bound is broken: external consistency, snapshots, staleness
   clock-drift  a clock that runs away          } and sessions are not checked then; everything else is

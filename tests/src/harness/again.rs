@@ -68,6 +68,11 @@ impl Process {
         self.unsettled.len()
     }
 
+    /// Gives up finding out what became of the last write of unknown outcome.
+    pub fn let_go(&mut self) {
+        self.unsettled.pop_back();
+    }
+
     /// Asks for the oldest write of unknown outcome again, under its request id. Whether it is settled now.
     pub async fn settle(&mut self) -> bool {
         let Some(asked) = self.unsettled.pop_front() else { return true };

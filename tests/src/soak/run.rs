@@ -142,6 +142,7 @@ pub async fn run(options: &Options) -> Result<Run, SoakError> {
 
     let history = History::default();
     let schedule = options.schedule();
+    schedule.clocks.iter().try_for_each(|(node, offset_us)| nodes.set_clock(*node, *offset_us, 0))?;
     let begin = Mono::now();
     let workload = Workload::start(&history, &sites, options.pace, options.seed);
     let snapshots = workload.snapshots();

@@ -202,6 +202,8 @@ pub struct Shape {
 pub struct Schedule {
     /// What it follows from, with its shape.
     pub seed: u64,
+    /// How far the nodes' clocks are off from the beginning, in microseconds: as far apart as the bound allows.
+    pub clocks: Vec<(NodeId, i64)>,
     /// In order of time.
     pub faults: Vec<Planned>,
 }
@@ -210,11 +212,16 @@ impl Schedule {
     /// Every kind comes once, or as often as its weight says, before any comes again.
     pub fn new(seed: u64, shape: &Shape) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let most = if shape.kinds.contains(&Kind::Clock) { offset_max_us(shape.clock_bound) } else { 0 };
+        let off = |(i, node): (usize, &NodeId)| (*node, if i.is_multiple_of(2) { most } else { -most });
+        let mut nodes = shape.nodes.clone();
+        nodes.shuffle(&mut rng);
+        let clocks = nodes.iter().enumerate().map(off).collect();
         let (mut faults, mut round, mut at) = (Vec::new(), Vec::new(), Duration::ZERO);
         loop {
             at += shape.every.mul_f64(rng.random_range(0.5..1.5));
             if at >= shape.span || shape.kinds.is_empty() {
-                return Self { seed, faults };
+                return Self { seed, clocks, faults };
             }
             if round.is_empty() {
                 let times = |kind: &Kind| KINDS.iter().find(|(k, ..)| k == kind).map_or(1, |(.., times)| *times);
@@ -230,8 +237,17 @@ impl Schedule {
 impl fmt::Display for Schedule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "seed {}", self.seed)?;
+        for (node, us) in self.clocks.iter().filter(|(_, us)| *us != 0) {
+            writeln!(f, "from the beginning: node {}'s clock is off by {us} us", node.0)?;
+        }
         self.faults.iter().try_for_each(|planned| writeln!(f, "{planned}"))
     }
+}
+
+/// The largest clock error that is inside its bound, in microseconds: a tenth less, because the machine's own clock may
+/// be slewed meanwhile.
+fn offset_max_us(bound: Duration) -> i64 {
+    i64::try_from(bound.as_micros() * 9 / 10).unwrap_or(i64::MAX)
 }
 
 /// A fault of this kind and how long it lasts. `None`: the cluster is too small for it.
@@ -269,8 +285,7 @@ fn draw(kind: Kind, shape: &Shape, rng: &mut ChaCha8Rng) -> Option<(Fault, Durat
             (Fault::Slow(a, b, ms(50..400, rng)), ms(1_000..6_000, rng))
         }
         Kind::Clock => {
-            // A tenth less than the bound: the machine's clock may be slewed meanwhile.
-            let most = i64::try_from(shape.clock_bound.as_micros() * 9 / 10).unwrap_or(i64::MAX);
+            let most = offset_max_us(shape.clock_bound);
             (Fault::Clock(node, rng.random_range(-most..=most)), Duration::ZERO)
         }
         Kind::ClockJump => (Fault::ClockJump(node, either(20_000..2_000_000, rng)), ms(500..5_000, rng)),
