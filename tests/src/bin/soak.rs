@@ -29,24 +29,27 @@ struct Cli {
     /// Decides schedule and workload.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// How long load and faults go on.
-    #[arg(long, default_value_t = 5.0)]
-    minutes: f64,
+    /// How long load and faults go on, in minutes.
+    #[arg(long, value_name = "MINUTES", default_value = "5", value_parser = minutes)]
+    minutes: Duration,
     /// Operations a second of all clients together, at most; 0: no limit.
     #[arg(long, default_value_t = 400)]
     rate: u32,
     /// Clients in each region.
-    #[arg(long, default_value_t = 14)]
-    clients: usize,
+    #[arg(long, default_value_t = 14, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    clients: u16,
     /// Nodes in all: 3 to 7.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(3..=7))]
     nodes: u32,
-    /// Kinds of faults; one that is named twice comes twice as often. `none`: no faults. Not named: all that leave
-    /// every guarantee in force.
-    #[arg(long, value_name = "LIST", value_delimiter = ',')]
-    faults: Vec<String>,
-    /// Mean time between two faults.
-    #[arg(long, value_name = "TIME", default_value = "2500ms", value_parser = humantime::parse_duration)]
+    /// Kinds of faults; one that is named twice comes twice as often. Not named: all that leave every guarantee in
+    /// force.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', conflicts_with = "no_faults")]
+    faults: Vec<Kind>,
+    /// Only load.
+    #[arg(long)]
+    no_faults: bool,
+    /// Mean time between two faults; at least 100 ms.
+    #[arg(long, value_name = "TIME", default_value = "2500ms", value_parser = every)]
     every: Duration,
     /// Only prints the schedule.
     #[arg(long)]
@@ -75,10 +78,21 @@ enum Command {
     },
 }
 
+fn minutes(text: &str) -> Result<Duration, String> {
+    let minutes: f64 = text.parse().map_err(|_| format!("`{text}` is no number of minutes"))?;
+    Duration::try_from_secs_f64(minutes * 60.0).map_err(|e| e.to_string())
+}
+
+fn every(text: &str) -> Result<Duration, String> {
+    let every = humantime::parse_duration(text).map_err(|e| e.to_string())?;
+    if every < Duration::from_millis(100) { Err("at least 100ms".to_owned()) } else { Ok(every) }
+}
+
 const HELP: &str = "\
 Faults:
   kill         SIGKILL, and a restart up to 2.5 s later
   kill-pair    two nodes at once
+  kill-all     all nodes at once
   pause        SIGSTOP, and SIGCONT up to 4 s later
   restart      SIGTERM, and a restart
   partition    two regions cut off from each other
@@ -172,17 +186,17 @@ async fn soak(cli: &Cli) -> Result<ExitCode, Box<dyn Error>> {
 
 fn options(cli: &Cli, dir: &Path) -> Result<Options, Box<dyn Error>> {
     let faults = match cli.faults.as_slice() {
+        _ if cli.no_faults => Vec::new(),
         [] => Kind::within_bounds(),
-        [none] if none == "none" => Vec::new(),
-        names => names.iter().map(|name| name.parse::<Kind>()).collect::<Result<_, _>>()?,
+        named => named.to_vec(),
     };
     Ok(Options {
         seed: cli.seed,
-        span: Duration::from_secs_f64(cli.minutes * 60.0),
+        span: cli.minutes,
         faults,
         every: cli.every,
         nodes: cli.nodes,
-        pace: Pace { clients: cli.clients, rate: cli.rate },
+        pace: Pace { clients: usize::from(cli.clients), rate: cli.rate },
         program: std::env::current_exe()?,
         dir: dir.to_owned(),
     })

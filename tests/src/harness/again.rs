@@ -120,3 +120,44 @@ fn settled(record: &mut Record, process: u64, told: &Told) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sample::{history, put, txn_value};
+
+    fn settle(record: Record, told: &Told) -> Record {
+        let mut record = record;
+        settled(&mut record, 77, told);
+        record
+    }
+
+    #[test]
+    fn a_settled_write_is_one_operation_of_a_process_of_its_own() {
+        let unknown = history([put(1, "k", "a").at(5, 10).unknown()]).remove(0);
+        let known = settle(unknown, &Told::Committed(Timestamp(9), Vec::new()));
+        assert_eq!((known.process, known.invoked_ns, known.outcome), (77, 5, Outcome::Ok));
+        assert_eq!((known.timestamp, known.error.as_deref()), (Some(9), None));
+        assert!(known.completed_ns > 10);
+    }
+
+    #[test]
+    fn what_turns_out_to_be_refused_had_no_effect() {
+        let unknown = history([txn_value(1, "k", "a", "b").at(5, 10).unknown()]).remove(0);
+        let known = settle(unknown, &Told::Refused);
+        assert_eq!((known.outcome, known.error.as_deref()), (Outcome::Fail, Some("PRECONDITION_FAILED")));
+        assert_eq!(known.timestamp, None);
+    }
+
+    #[test]
+    fn only_answers_from_the_ledger_settle() {
+        let failed = |reason, fate| {
+            let cause = meridian_types::Error::new(reason, "why").with_fate(fate);
+            Told::new(&Err(Error { cause, request_id: None, attempts: 1 }))
+        };
+        assert_eq!(failed(Reason::NoQuorum, Fate::NotApplied), None, "that speaks for this copy alone");
+        assert_eq!(failed(Reason::OutcomeUnknown, Fate::Unknown), None);
+        assert_eq!(failed(Reason::PreconditionFailed, Fate::Unknown), None);
+        assert_eq!(failed(Reason::PreconditionFailed, Fate::NotApplied), Some(Told::Refused));
+    }
+}

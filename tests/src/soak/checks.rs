@@ -110,3 +110,53 @@ fn agreed(history: &[Record]) -> Answer {
     let last: Vec<_> = history.iter().filter(|r| !r.writes().is_empty() || is_closing(r)).cloned().collect();
     snapshots::check(&last).into()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::generate::{EPOCH, Shape, final_state, generate};
+    use crate::sample::{history, scan};
+    use meridian_bench::history::ScanResult;
+
+    /// A generated history, and a closing read of each kind.
+    fn closed() -> Vec<Record> {
+        let mut records = generate(5, &Shape::default());
+        let end = records.iter().map(|r| r.completed_ns).max().unwrap() + 1_000_000;
+        let found = final_state(5, &Shape::default()).rows;
+        for level in ["linearizable", "snapshot"] {
+            let read = scan(99, "", u32::MAX, &[]).level(level).at(end, end + 1).ts(EPOCH + end);
+            let scan = Some(ScanResult { rows_max: u32::MAX, found: found.clone() });
+            records.push(Record { scan, ..history([read]).remove(0) });
+        }
+        records
+    }
+
+    fn answers(records: &[Record], broken_clocks: bool) -> Vec<Answer> {
+        all(records, broken_clocks).into_iter().map(|check| check.answer).collect()
+    }
+
+    #[test]
+    fn every_guarantee_is_checked_or_left_out() {
+        let records = closed();
+        assert_eq!(answers(&records, false), vec![Answer::Holds; CHECKERS.len()]);
+        let (left_out, checked): (Vec<_>, Vec<_>) =
+            answers(&records, true).into_iter().partition(|answer| *answer == Answer::LeftOut);
+        assert_eq!((left_out.len(), checked), (4, vec![Answer::Holds; 4]));
+    }
+
+    #[test]
+    fn replicas_that_differ_in_the_end_are_found_whatever_clocks_do() {
+        let mut records = closed();
+        let last = records.last_mut().and_then(|r| r.scan.as_mut()).unwrap();
+        last.found.pop();
+        let checks = all(&records, true);
+        let agreed = checks.iter().find(|c| c.name.starts_with("agreement")).unwrap();
+        assert!(matches!(agreed.answer, Answer::Violated(_)), "{agreed}");
+    }
+
+    #[test]
+    fn a_history_without_an_end_is_not_called_complete() {
+        let records = generate(5, &Shape::default());
+        assert!(matches!(answers(&records, true)[1], Answer::Violated(_)));
+    }
+}

@@ -26,6 +26,8 @@ pub struct Done {
     pub began: Duration,
     /// When it was over.
     pub ended: Duration,
+    /// Nodes that were killed.
+    pub killed: u64,
     /// Why it could not be carried out.
     pub failed: Option<String>,
 }
@@ -106,7 +108,15 @@ impl Injector {
         let mut began = None;
         let result = self.carry_out(&planned, &mut began).await;
         let ended = self.start.elapsed();
-        let done = Done { planned, began: began.unwrap_or(ended), ended, failed: result.err().map(|e| e.to_string()) };
+        let killed = match planned.fault {
+            _ if result.is_err() => 0,
+            Fault::Kill(_) => 1,
+            Fault::KillPair(..) => 2,
+            Fault::KillAll => self.nodes.ids().len() as u64,
+            _ => 0,
+        };
+        let done =
+            Done { planned, began: began.unwrap_or(ended), ended, killed, failed: result.err().map(|e| e.to_string()) };
         tracing::info!("{done}");
         self.done.lock().unwrap_or_else(PoisonError::into_inner).push(done);
     }
@@ -117,6 +127,7 @@ impl Injector {
         match &planned.fault {
             Fault::Kill(node) => self.down(&[*node], kind, lasts, began).await,
             Fault::KillPair(a, b) => self.down(&[*a.min(b), *a.max(b)], kind, lasts, began).await,
+            Fault::KillAll => self.down(&self.nodes.ids(), kind, lasts, began).await,
             Fault::Restart(node) => self.down(&[*node], kind, lasts, began).await,
             Fault::Pause(node) => self.pause(*node, lasts, began).await,
             Fault::Partition(..) | Fault::OneWay(..) | Fault::Isolate(_) => {

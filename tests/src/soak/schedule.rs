@@ -16,6 +16,8 @@ pub enum Kind {
     Kill,
     /// Two nodes at once.
     KillPair,
+    /// All nodes at once.
+    KillAll,
     /// `SIGSTOP`, then `SIGCONT`.
     Pause,
     /// `SIGTERM`, then a restart.
@@ -39,9 +41,10 @@ pub enum Kind {
 }
 
 /// Names, and how often each kind comes in a round: kills make up half of it.
-const KINDS: [(Kind, &str, usize); 12] = [
+const KINDS: [(Kind, &str, usize); 13] = [
     (Kind::Kill, "kill", 5),
     (Kind::KillPair, "kill-pair", 1),
+    (Kind::KillAll, "kill-all", 1),
     (Kind::Pause, "pause", 1),
     (Kind::Restart, "restart", 1),
     (Kind::Partition, "partition", 1),
@@ -103,6 +106,8 @@ pub enum Fault {
     Kill(NodeId),
     /// [`Kind::KillPair`].
     KillPair(NodeId, NodeId),
+    /// [`Kind::KillAll`].
+    KillAll,
     /// [`Kind::Pause`].
     Pause(NodeId),
     /// [`Kind::Restart`].
@@ -131,6 +136,7 @@ impl Fault {
         match self {
             Self::Kill(_) => Kind::Kill,
             Self::KillPair(..) => Kind::KillPair,
+            Self::KillAll => Kind::KillAll,
             Self::Pause(_) => Kind::Pause,
             Self::Restart(_) => Kind::Restart,
             Self::Partition(..) => Kind::Partition,
@@ -151,6 +157,7 @@ impl fmt::Display for Fault {
         match self {
             Self::Kill(node) | Self::Pause(node) | Self::Restart(node) => write!(f, "node {}", node.0),
             Self::KillPair(a, b) => write!(f, "nodes {} and {}", a.0, b.0),
+            Self::KillAll => f.write_str("all nodes"),
             Self::Partition(a, b) => write!(f, "{a} | {b}"),
             Self::OneWay(from, to) => write!(f, "{from} -> {to}"),
             Self::Isolate(region) => write!(f, "{region}"),
@@ -268,6 +275,7 @@ fn draw(kind: Kind, shape: &Shape, rng: &mut ChaCha8Rng) -> Option<(Fault, Durat
             let mut two = shape.nodes.sample(rng, 2);
             (Fault::KillPair(*two.next()?, *two.next()?), ms(50..2_500, rng))
         }
+        Kind::KillAll => (Fault::KillAll, ms(0..1_000, rng)),
         // Up to well beyond every lease and election timeout.
         Kind::Pause => (Fault::Pause(node), ms(200..4_000, rng)),
         Kind::Restart => (Fault::Restart(node), ms(0..500, rng)),
@@ -286,7 +294,9 @@ fn draw(kind: Kind, shape: &Shape, rng: &mut ChaCha8Rng) -> Option<(Fault, Durat
         }
         Kind::Clock => {
             let most = offset_max_us(shape.clock_bound);
-            (Fault::Clock(node, rng.random_range(-most..=most)), Duration::ZERO)
+            // Mostly as far as it may: mistakes about time show when clocks are far apart.
+            let offset_us = [-most, most, rng.random_range(-most..=most)];
+            (Fault::Clock(node, *offset_us.choose(rng)?), Duration::ZERO)
         }
         Kind::ClockJump => (Fault::ClockJump(node, either(20_000..2_000_000, rng)), ms(500..5_000, rng)),
         Kind::ClockDrift => (Fault::ClockDrift(node, either(20_000..300_000, rng)), ms(1_000..6_000, rng)),

@@ -2,7 +2,7 @@
 
 use crate::soak::closing::{Compared, is_closing};
 use crate::soak::inject::Done;
-use crate::soak::schedule::{Fault, Kind};
+use crate::soak::schedule::Kind;
 use meridian_bench::history::{OpKind, Outcome, Record};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -102,11 +102,6 @@ impl Summary {
             let counts: &mut (u64, u64) = faults.entry(done.planned.fault.kind()).or_default();
             *(if done.failed.is_none() { &mut counts.0 } else { &mut counts.1 }) += 1;
         }
-        let killed = facts.done.iter().filter(|d| d.failed.is_none()).map(|d| match d.planned.fault {
-            Fault::Kill(_) => 1,
-            Fault::KillPair(..) => 2,
-            _ => 0,
-        });
         let keys: BTreeSet<_> = history.iter().map(|r| (r.table.as_str(), r.key.as_str())).collect();
         let span = (facts.began_ns, facts.ended_ns);
         let written = |r: &&Record| !r.writes().is_empty();
@@ -121,7 +116,7 @@ impl Summary {
             load: Duration::from_nanos(facts.ended_ns - facts.began_ns),
             keys: keys.len(),
             settled: facts.settled,
-            kills: killed.sum(),
+            kills: facts.done.iter().map(|done| done.killed).sum(),
             no_writes: no_writes.collect(),
             nothing: longest_gap(history.iter().filter(strict), span),
             served_after: facts.served_after,
