@@ -16,7 +16,7 @@ async fn every_guarantee_holds_under_faults() {
     let dir = tempfile::tempdir().unwrap();
     let options = Options {
         seed: 81,
-        span: Duration::from_secs(35),
+        span: Duration::from_secs(45),
         faults: Kind::within_bounds(),
         every: Duration::from_secs(2),
         nodes: 3,

@@ -56,7 +56,8 @@ impl History {
         self.len() == 0
     }
 
-    /// What clients found wrong themselves, because no record can show it: another answer to the same request.
+    /// What clients found wrong themselves, because no record shows it: another answer to the same request, a snapshot
+    /// at another timestamp than was asked for.
     pub fn objections(&self) -> Vec<Violation> {
         self.inner.objections.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -234,7 +235,9 @@ impl Process {
         let record = self.record(OpKind::Get, (table, key), start, &result);
         let row = result.as_ref().ok().and_then(|reply| reply.value.as_ref());
         let (value, version) = (row.map(|r| text(&r.value)), row.map(|r| r.version.0));
-        self.history.push(Record { value, version, ..read(record, &level, &result) });
+        let record = Record { value, version, ..read(record, &level, &result) };
+        self.hold_to_level(&record, &level);
+        self.history.push(record);
         result
     }
 
@@ -259,8 +262,19 @@ impl Process {
         let record = self.record(OpKind::Scan, (table, start_key), start, &result);
         let found = result.as_ref().map(|reply| reply.value.iter().map(version).collect()).unwrap_or_default();
         let scan = Some(ScanResult { rows_max: rows, found });
-        self.history.push(Record { scan, ..read(record, &level, &result) });
+        let record = Record { scan, ..read(record, &level, &result) };
+        self.hold_to_level(&record, &level);
+        self.history.push(record);
         result
+    }
+
+    /// Objects to a snapshot that is not the one that was asked for. The record does not say which that was.
+    fn hold_to_level(&self, record: &Record, level: &Consistency) {
+        let (Consistency::Snapshot(at), Some(answered)) = (level, record.timestamp) else { return };
+        if answered != at.0 {
+            let message = format!("a snapshot at {at} was asked for, and one at {answered} answered");
+            self.history.object(Violation::new(message, &[record]));
+        }
     }
 
     /// Everything that a table has, for the checkers of a final state.

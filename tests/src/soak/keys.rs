@@ -1,8 +1,11 @@
 //! The tables and keys of a run.
 //!
-//! Every table has a few live keys at a time, so that clients meet on them. A key is given up after [`OPS_MAX`]
-//! operations or [`UNKNOWN_MAX`] writes of unknown outcome: the search for a linearization is exponential in the
-//! unknown writes of one key, so no key may gather many.
+//! Every table has a few live keys at a time, so that clients meet on them. Some are written by everybody, others by
+//! the clients of one region alone: a leader that is cut off has no write of its own clients in flight on those, for
+//! which a read would wait, so it would show what it should not.
+//!
+//! A key is given up after [`OPS_MAX`] operations or [`UNKNOWN_MAX`] writes of unknown outcome: the search for a
+//! linearization is exponential in the unknown writes of one key, so no key may gather many.
 
 use rand::RngExt as _;
 use rand_chacha::ChaCha8Rng;
@@ -15,8 +18,14 @@ pub const OPS_MAX: u32 = 200;
 /// Writes of unknown outcome on one key before the next takes its place.
 pub const UNKNOWN_MAX: u32 = 3;
 
-/// Live keys of a table; half of them on either side of [`MIDDLE`].
-const SLOTS: usize = 6;
+/// Live keys of a table that everybody writes; half of them on either side of [`MIDDLE`].
+const SHARED: usize = 4;
+
+/// Live keys of a table, those that one region writes included.
+const SLOTS: usize = SHARED + 4;
+
+/// Regions.
+const REGIONS: usize = 3;
 
 /// Between the two halves of a table's keys.
 const MIDDLE: &str = "m";
@@ -68,16 +77,23 @@ impl Slot {
 }
 
 impl Keys {
-    /// One of a table's live keys, for one operation.
-    pub fn one(&self, table: &'static str, rng: &mut ChaCha8Rng) -> String {
+    /// One of a table's live keys, to be read.
+    pub fn to_read(&self, table: &'static str, rng: &mut ChaCha8Rng) -> String {
         self.take(table, rng.random_range(0..SLOTS))
     }
 
-    /// Two different ones in the same shard.
-    pub fn two(&self, table: &'static str, rng: &mut ChaCha8Rng) -> [String; 2] {
+    /// One of those that the clients of a region, counted from 0, may write.
+    pub fn to_write(&self, table: &'static str, region: usize, rng: &mut ChaCha8Rng) -> String {
+        let own = (SHARED..SLOTS).filter(|slot| slot % REGIONS == region % REGIONS);
+        let slots: Vec<_> = (0..SHARED).chain(own).collect();
+        self.take(table, slots[rng.random_range(0..slots.len())])
+    }
+
+    /// Two different ones in the same shard that everybody may write.
+    pub fn two_to_write(&self, table: &'static str, rng: &mut ChaCha8Rng) -> [String; 2] {
         // Slots whose numbers differ by two are on the same side.
-        let first = rng.random_range(0..SLOTS);
-        [first, (first + 2) % SLOTS].map(|slot| self.take(table, slot))
+        let first = rng.random_range(0..SHARED);
+        [first, (first + 2) % SHARED].map(|slot| self.take(table, slot))
     }
 
     /// Notes that the outcome of a write to this key is unknown.
@@ -120,7 +136,7 @@ mod tests {
         let (keys, mut rng) = (Keys::default(), ChaCha8Rng::seed_from_u64(1));
         let mut uses: HashMap<String, u32> = HashMap::new();
         for _ in 0..10 * OPS_MAX {
-            *uses.entry(keys.one("us", &mut rng)).or_default() += 1;
+            *uses.entry(keys.to_read("us", &mut rng)).or_default() += 1;
         }
         assert!(uses.values().all(|n| *n <= OPS_MAX) && uses.len() >= 10, "{uses:?}");
     }
@@ -128,11 +144,26 @@ mod tests {
     #[test]
     fn a_key_with_unknown_outcomes_is_given_up() {
         let (keys, mut rng) = (Keys::default(), ChaCha8Rng::seed_from_u64(1));
-        let key = keys.one("us", &mut rng);
+        let key = keys.to_read("us", &mut rng);
         (0..UNKNOWN_MAX).for_each(|_| keys.unknown("us", &key));
-        let later: HashSet<_> = (0..100).map(|_| keys.one("us", &mut rng)).collect();
+        let later: HashSet<_> = (0..100).map(|_| keys.to_read("us", &mut rng)).collect();
         assert!(!later.contains(&key));
         assert_eq!(later.len(), SLOTS);
+    }
+
+    #[test]
+    fn some_keys_are_written_by_one_region_alone() {
+        let (keys, mut rng) = (Keys::default(), ChaCha8Rng::seed_from_u64(1));
+        let written = |region, rng: &mut ChaCha8Rng| -> HashSet<_> {
+            (0..OPS_MAX / 2).map(|_| keys.to_write("us", region, rng)).collect()
+        };
+        let by = [0, 1, 2].map(|region| written(region, &mut rng));
+        let all: HashSet<_> = by.iter().flatten().collect();
+        for key in all {
+            let writers = by.iter().filter(|keys| keys.contains(key)).count();
+            assert!(writers == 1 || writers == 3, "{key} is written by {writers} regions");
+        }
+        assert!(by.iter().all(|own| own.len() > SHARED), "{by:?}");
     }
 
     #[test]
@@ -140,7 +171,7 @@ mod tests {
         let (keys, mut rng) = (Keys::default(), ChaCha8Rng::seed_from_u64(1));
         let mut shards = HashSet::new();
         for _ in 0..100 {
-            let [a, b] = keys.two("eu", &mut rng);
+            let [a, b] = keys.two_to_write("eu", &mut rng);
             assert_ne!(a, b);
             assert_eq!(shard_of("eu", &a), shard_of("eu", &b));
             shards.insert(shard_of("eu", &a));

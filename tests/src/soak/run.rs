@@ -26,6 +26,9 @@ const PROGRESS: Duration = Duration::from_secs(10);
 /// Snapshots that are read from every replica at the end.
 const SNAPSHOTS_COMPARED: usize = 8;
 
+/// So many wrong answers are shown in full.
+const OBJECTIONS_SHOWN: usize = 3;
+
 /// What to run.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -174,7 +177,7 @@ pub async fn run(options: &Options) -> Result<Run, SoakError> {
     let done = injector.done();
     drop((injector, sites, each, processes));
     faults_found.extend(stop(nodes).await?);
-    faults_found.extend(history.objections().iter().map(Violation::to_string));
+    faults_found.extend(objections(&history));
 
     let facts = Facts {
         seed: options.seed,
@@ -216,6 +219,16 @@ async fn create_tables(sites: &[Site]) -> Result<(), SoakError> {
         sites[0].free.create_table(table.name, &placement, splits).await?;
     }
     Ok(())
+}
+
+/// What clients found wrong themselves, the first few in full.
+fn objections(history: &History) -> Vec<String> {
+    let all = history.objections();
+    let mut shown: Vec<_> = all.iter().take(OBJECTIONS_SHOWN).map(Violation::to_string).collect();
+    if let Some(more) = all.len().checked_sub(OBJECTIONS_SHOWN).filter(|more| *more > 0) {
+        shown.push(format!("{more} more answers that are not what was asked for, or not what was answered before"));
+    }
+    shown
 }
 
 /// Says how far a run is; never returns.

@@ -221,17 +221,17 @@ impl User {
         match op {
             Op::Put | Op::Delete | Op::Swap => self.write(op, table).await,
             Op::Exchange => {
-                let keys = self.shared.keys.two(table, &mut self.rng);
+                let keys = self.shared.keys.two_to_write(table, &mut self.rng);
                 let result = self.process.exchange(table, [&keys[0], &keys[1]]).await;
                 self.note(table, &keys, result.as_ref().err());
                 result.is_ok()
             }
             Op::Get => {
-                let (key, level) = (self.shared.keys.one(table, &mut self.rng), self.level());
+                let (key, level) = (self.shared.keys.to_read(table, &mut self.rng), self.level());
                 self.process.get(table, &key, level).await.is_ok()
             }
             Op::Scan => {
-                let (key, level) = (self.shared.keys.one(table, &mut self.rng), self.level());
+                let (key, level) = (self.shared.keys.to_read(table, &mut self.rng), self.level());
                 let rows = self.rng.random_range(1..=SCAN_ROWS_MAX);
                 self.process.scan(table, &key, rows, level).await.is_ok()
             }
@@ -248,7 +248,8 @@ impl User {
     }
 
     async fn write(&mut self, op: Op, table: &'static str) -> bool {
-        let key = self.shared.keys.one(table, &mut self.rng);
+        let here = self.shared.sites.iter().position(|site| site.region == *self.process.region()).unwrap_or(0);
+        let key = self.shared.keys.to_write(table, here, &mut self.rng);
         let failed = match op {
             Op::Delete => self.process.delete(table, &key).await.err(),
             Op::Swap => match self.process.get(table, &key, Consistency::Linearizable).await {
