@@ -13,6 +13,9 @@ use meridian_client::{Error, Reply, RequestId, Row, Transaction};
 use meridian_clock::Mono;
 use meridian_types::{Fate, Reason, Timestamp};
 
+/// Answers that a process remembers: what was refused is worth asking for when the state has changed in its favour.
+const ANSWERED_MAX: usize = 8;
+
 /// A write whose outcome is unknown.
 #[derive(Debug)]
 pub(super) struct Unsettled {
@@ -89,9 +92,17 @@ impl Process {
         true
     }
 
-    /// Asks again for the last transaction that was answered for good. Another answer is an objection in the history.
+    /// Keeps an answer to hold later ones against.
+    pub(super) fn remember(&mut self, answered: Option<Answered>) {
+        if self.answered.len() >= ANSWERED_MAX {
+            self.answered.pop_front();
+        }
+        self.answered.extend(answered);
+    }
+
+    /// Asks again for the oldest transaction that was answered for good. Another answer is an objection in the history.
     pub async fn ask_again(&mut self) {
-        let Some(asked) = self.answered.take() else { return };
+        let Some(asked) = self.answered.pop_front() else { return };
         let result = self.session.transact_as(asked.id, &asked.table, &asked.transaction).await;
         let reused = result.as_ref().is_err_and(|e| e.reason() == Reason::RequestIdReused);
         let now = Told::new(&result);
@@ -99,6 +110,9 @@ impl Process {
             let message = format!("a request was answered {:?}, and asked again {now:?} ({result:?})", asked.told);
             let record = self.history.record_at(asked.place);
             self.history.object(Violation::new(message, &record.iter().collect::<Vec<_>>()));
+        }
+        if now.is_some() {
+            self.remember(Some(asked));
         }
     }
 }

@@ -37,7 +37,7 @@ impl History {
             history: self.clone(),
             values: 0,
             unsettled: VecDeque::new(),
-            answered: None,
+            answered: VecDeque::new(),
         }
     }
 
@@ -111,8 +111,8 @@ pub struct Process {
     values: u64,
     /// Writes whose outcome it does not know, the oldest first.
     pub(super) unsettled: VecDeque<Unsettled>,
-    /// The last transaction that was answered for good.
-    pub(super) answered: Option<Answered>,
+    /// Transactions that were answered for good, the oldest first.
+    pub(super) answered: VecDeque<Answered>,
 }
 
 impl Process {
@@ -209,9 +209,7 @@ impl Process {
         let found = result.as_ref().map(|reply| found(reads, &reply.value)).unwrap_or_default();
         let place = self.history.push(Record { txn: Some(Txn { found, ..txn }), ..record });
         self.remember_unknown(place, table, &result, || transaction.clone());
-        if let Some(answered) = Answered::new(id, table, transaction, place, &result) {
-            self.answered = Some(answered);
-        }
+        self.remember(Answered::new(id, table, transaction, place, &result));
         result
     }
 

@@ -4,7 +4,7 @@ use crate::harness::{History, Process};
 use crate::soak::keys::{Keys, TABLES};
 use meridian_client::{Client, Error};
 use meridian_clock::{FixedSource, Mono, TimeSource as _, sleep, sleep_until};
-use meridian_types::{Consistency, Fate, RegionId, Timestamp};
+use meridian_types::{Consistency, Fate, Reason, RegionId, Timestamp};
 use rand::seq::IndexedRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
@@ -39,21 +39,24 @@ enum Op {
     Delete,
     /// Read, then compare and swap.
     Swap,
+    /// Writes if the key has no value: mostly refused, and later asked for again.
+    Claim,
     /// Reads and writes two keys at once.
     Exchange,
     Get,
     Scan,
-    /// Sends the last transaction once more.
+    /// Sends a transaction that was answered once more.
     Again,
     /// Goes to another region.
     Travel,
 }
 
 /// How often each comes, in a thousand.
-const WEIGHTS: [(Op, u32); 8] = [
-    (Op::Put, 240),
-    (Op::Delete, 40),
-    (Op::Swap, 110),
+const WEIGHTS: [(Op, u32); 9] = [
+    (Op::Put, 200),
+    (Op::Delete, 60),
+    (Op::Swap, 100),
+    (Op::Claim, 30),
     (Op::Exchange, 60),
     (Op::Get, 440),
     (Op::Scan, 70),
@@ -219,7 +222,7 @@ impl User {
         let table = TABLES[self.rng.random_range(0..TABLES.len())].name;
         let op = WEIGHTS.choose_weighted(&mut self.rng, |(_, weight)| *weight).map_or(Op::Get, |(op, _)| *op);
         match op {
-            Op::Put | Op::Delete | Op::Swap => self.write(op, table).await,
+            Op::Put | Op::Delete | Op::Swap | Op::Claim => self.write(op, table).await,
             Op::Exchange => {
                 let keys = self.shared.keys.two_to_write(table, &mut self.rng);
                 let result = self.process.exchange(table, [&keys[0], &keys[1]]).await;
@@ -252,6 +255,7 @@ impl User {
         let key = self.shared.keys.to_write(table, here, &mut self.rng);
         let failed = match op {
             Op::Delete => self.process.delete(table, &key).await.err(),
+            Op::Claim => self.process.swap(table, &key, None).await.err(),
             Op::Swap => match self.process.get(table, &key, Consistency::Linearizable).await {
                 Ok(seen) => self.process.swap(table, &key, seen.value.as_ref()).await.err(),
                 Err(e) => Some(e),
@@ -259,7 +263,7 @@ impl User {
             _ => self.process.put(table, &key).await.err(),
         };
         self.note(table, &[key], failed.as_ref());
-        failed.is_none()
+        failed.is_none_or(|e| e.reason() == Reason::PreconditionFailed)
     }
 
     /// Notes a write's failure.
