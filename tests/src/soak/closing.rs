@@ -7,7 +7,7 @@
 use crate::exactly_once::FinalState;
 use crate::harness::{History, Process};
 use crate::soak::keys::TABLES;
-use crate::soak::nodes::Nodes;
+use crate::soak::nodes::{Nodes, PATIENT};
 use crate::soak::run::SoakError;
 use meridian_bench::history::{Outcome, Record};
 use meridian_client::Client;
@@ -46,7 +46,7 @@ pub async fn of_each(nodes: &Nodes) -> Result<Vec<OfNode>, SoakError> {
         let region = nodes.region_of(node).ok_or(SoakError::NoNode(node))?;
         let deadline = Mono::now().plus(SERVE_WITHIN);
         let client = loop {
-            match nodes.client(&region, &[node]).await {
+            match nodes.client(&region, &[node], PATIENT).await {
                 Ok(client) => break client,
                 Err(e) if Mono::now() >= deadline => return Err(e),
                 Err(_) => sleep(PAUSE).await,

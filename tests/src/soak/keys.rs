@@ -39,14 +39,16 @@ pub struct Table {
     pub placement: &'static str,
     /// Where it is split into shards.
     pub split_keys: &'static [&'static str],
+    /// The region that should lead it, counted from 0.
+    pub led_from: usize,
 }
 
 /// The tables: led from each region, one of them split, and one whose only voters are in one region.
 pub const TABLES: [Table; 4] = [
-    Table { name: "us", placement: "global:us-east", split_keys: &[] },
-    Table { name: "eu", placement: "global:eu-west", split_keys: &[MIDDLE] },
-    Table { name: "ap", placement: "global:ap-northeast", split_keys: &[] },
-    Table { name: "home", placement: "regional:eu-west", split_keys: &[] },
+    Table { name: "us", placement: "global:us-east", split_keys: &[], led_from: 0 },
+    Table { name: "eu", placement: "global:eu-west", split_keys: &[MIDDLE], led_from: 1 },
+    Table { name: "ap", placement: "global:ap-northeast", split_keys: &[], led_from: 2 },
+    Table { name: "home", placement: "regional:eu-west", split_keys: &[], led_from: 1 },
 ];
 
 /// Which shard of its table a key is in, counted from 0. Of unknown tables all keys are in one.
@@ -87,6 +89,12 @@ impl Keys {
         let own = (SHARED..SLOTS).filter(|slot| slot % REGIONS == region % REGIONS);
         let slots: Vec<_> = (0..SHARED).chain(own).collect();
         self.take(table, slots[rng.random_range(0..slots.len())])
+    }
+
+    /// One of those that only clients of other regions write.
+    pub fn to_watch(&self, table: &'static str, region: usize, rng: &mut ChaCha8Rng) -> String {
+        let others: Vec<_> = (SHARED..SLOTS).filter(|slot| slot % REGIONS != region % REGIONS).collect();
+        self.take(table, others[rng.random_range(0..others.len())])
     }
 
     /// Two different ones in the same shard that everybody may write.
@@ -162,6 +170,9 @@ mod tests {
         for key in all {
             let writers = by.iter().filter(|keys| keys.contains(key)).count();
             assert!(writers == 1 || writers == 3, "{key} is written by {writers} regions");
+        }
+        for (region, own) in by.iter().enumerate() {
+            assert!((0..20).all(|_| !own.contains(&keys.to_watch("us", region, &mut rng))));
         }
         assert!(by.iter().all(|own| own.len() > SHARED), "{by:?}");
     }

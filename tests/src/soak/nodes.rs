@@ -23,9 +23,12 @@ use tokio::sync::MutexGuard;
 pub const CLOCK_BOUND: Duration = Duration::from_millis(15);
 
 /// How long one operation of a client may take.
-const REQUEST_DEADLINE: Duration = Duration::from_secs(5);
+pub const PATIENT: Duration = Duration::from_secs(5);
 
-/// How long one attempt of it may take.
+/// The same of a client that would rather ask for something else.
+pub const IMPATIENT: Duration = Duration::from_millis(400);
+
+/// How long one attempt may take.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(1_500);
 
 /// Three regions, 10, 20 and 30 ms apart, with so many nodes in all; the first regions have the most.
@@ -106,12 +109,17 @@ impl Nodes {
         self.files.nodes.iter().map(|n| (n.node, n.log.clone())).collect()
     }
 
-    /// A client in this region whose gateways are these nodes, over the emulated links.
-    pub async fn client(&self, region: &RegionId, gateways: &[NodeId]) -> Result<Client, SoakError> {
+    /// A client in this region whose gateways are these nodes, over the emulated links; an operation may take so long.
+    pub async fn client(
+        &self,
+        region: &RegionId,
+        gateways: &[NodeId],
+        patience: Duration,
+    ) -> Result<Client, SoakError> {
         let known = self.files.cluster.nodes.iter().filter(|n| gateways.contains(&n.node));
         let gateways = known.map(|n| Gateway::in_region(self.dial(region, &n.grpc), n.region.clone())).collect();
         let mut config = ClientConfig::new(gateways).in_region(region.clone());
-        config.request_deadline = REQUEST_DEADLINE;
+        config.request_deadline = patience;
         config.retry = RetryPolicy { attempt_timeout: ATTEMPT_TIMEOUT, ..RetryPolicy::default() };
         Ok(Client::connect(config).await?)
     }

@@ -6,7 +6,7 @@ use crate::soak::checks::{self, Answer, Check};
 use crate::soak::closing::{self, Compared};
 use crate::soak::inject::{Done, Injector};
 use crate::soak::keys::TABLES;
-use crate::soak::nodes::{CLOCK_BOUND, Nodes, topology};
+use crate::soak::nodes::{CLOCK_BOUND, IMPATIENT, Nodes, PATIENT, topology};
 use crate::soak::schedule::{Kind, Schedule, Shape};
 use crate::soak::summary::{Facts, Summary};
 use crate::soak::workload::{Pace, Site, Workload};
@@ -202,12 +202,13 @@ pub async fn run(options: &Options) -> Result<Run, SoakError> {
 async fn sites(nodes: &Nodes) -> Result<Vec<Site>, SoakError> {
     let mut sites = Vec::new();
     for region in nodes.regions() {
-        let mut loyal = Vec::new();
+        let (mut loyal, mut watching) = (Vec::new(), Vec::new());
         for node in nodes.in_region(&region) {
-            loyal.push(nodes.client(&region, &[node]).await?);
+            loyal.push(nodes.client(&region, &[node], PATIENT).await?);
+            watching.push(nodes.client(&region, &[node], IMPATIENT).await?);
         }
-        let free = nodes.client(&region, &nodes.ids()).await?;
-        sites.push(Site { region, loyal, free });
+        let free = nodes.client(&region, &nodes.ids(), PATIENT).await?;
+        sites.push(Site { region, loyal, watching, free });
     }
     Ok(sites)
 }

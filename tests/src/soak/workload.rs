@@ -1,4 +1,8 @@
 //! What the clients of a run do: every operation, at every level, on few keys, and asking again.
+//!
+//! Most clients wait for their answers, so while their node is cut off they hang on what it cannot serve. Watchers do
+//! not: they ask their own node for linearizable reads of what other regions write, and give up soon. A leader that
+//! answers although it has been deposed is seen by them.
 
 use crate::harness::{History, Process};
 use crate::soak::keys::{Keys, TABLES};
@@ -70,12 +74,21 @@ const SETTLE_PERMILLE: u32 = 250;
 /// Chance in a thousand that a client never asks for an unknown outcome: the checkers have to live with some.
 const LET_GO_PERMILLE: u32 = 250;
 
+/// Watchers in each region.
+const WATCHERS: usize = 2;
+
+/// Time between two reads of a watcher.
+const WATCH_EVERY: Duration = Duration::from_millis(50);
+
+/// Chance that a watcher reads a table that should be led from its own region.
+const WATCH_OWN: f64 = 0.8;
+
 /// The load's settings.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
     /// Clients in each region.
     pub clients: usize,
-    /// Operations a second of all together, at most; 0: no limit.
+    /// Operations a second of all together, at most, watchers not counted; 0: no limit.
     pub rate: u32,
 }
 
@@ -126,6 +139,8 @@ pub struct Site {
     pub region: RegionId,
     /// Each knows one node of the region and no other.
     pub loyal: Vec<Client>,
+    /// The same, and gives up soon.
+    pub watching: Vec<Client>,
     /// Knows all nodes, and goes elsewhere when its own do not answer.
     pub free: Client,
 }
@@ -174,6 +189,12 @@ impl Workload {
                 rng.set_stream(1 + (i * pace.clients + j) as u64);
                 tasks.spawn(User { process, rng, shared: shared.clone() }.run());
             }
+            for j in 0..WATCHERS {
+                let process = history.process(site.region.clone(), &site.watching[j % site.watching.len()]);
+                let mut rng = ChaCha8Rng::seed_from_u64(seed);
+                rng.set_stream(u64::MAX - (i * WATCHERS + j) as u64);
+                tasks.spawn(User { process, rng, shared: shared.clone() }.watch(i));
+            }
         }
         Self { stop, tasks, snapshots }
     }
@@ -210,6 +231,20 @@ impl User {
             }
             // A client that was held up does not catch up.
             next = next.plus(self.shared.every).max(Mono::now());
+        }
+        self.process
+    }
+
+    /// Reads what only other regions write, from the node of this region, counted from 0.
+    async fn watch(mut self, region: usize) -> Process {
+        while !self.shared.stop.load(Ordering::Relaxed) {
+            let own = self.rng.random_bool(WATCH_OWN);
+            let tables: Vec<_> = TABLES.iter().filter(|table| (table.led_from == region) == own).collect();
+            let table = tables[self.rng.random_range(0..tables.len())].name;
+            let key = self.shared.keys.to_watch(table, region, &mut self.rng);
+            // Whether it succeeds or not: the next is another.
+            let _ = self.process.get(table, &key, Consistency::Linearizable).await;
+            sleep(WATCH_EVERY).await;
         }
         self.process
     }
