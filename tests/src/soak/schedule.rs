@@ -40,7 +40,7 @@ pub enum Kind {
     Transfer,
 }
 
-/// Names, and how often each kind comes in a round: kills make up half of it.
+/// Names, and how often each kind comes in a round.
 const KINDS: [(Kind, &str, usize); 13] = [
     (Kind::Kill, "kill", 5),
     (Kind::KillPair, "kill-pair", 1),
@@ -49,7 +49,7 @@ const KINDS: [(Kind, &str, usize); 13] = [
     (Kind::Restart, "restart", 1),
     (Kind::Partition, "partition", 1),
     (Kind::OneWay, "one-way", 1),
-    (Kind::Isolate, "isolate", 1),
+    (Kind::Isolate, "isolate", 2),
     (Kind::Slow, "slow", 1),
     (Kind::Clock, "clock", 1),
     (Kind::ClockJump, "clock-jump", 1),
@@ -281,13 +281,14 @@ fn draw(kind: Kind, shape: &Shape, rng: &mut ChaCha8Rng) -> Option<(Fault, Durat
         Kind::Restart => (Fault::Restart(node), ms(0..500, rng)),
         Kind::Partition => {
             let (a, b) = two(rng)?;
-            (Fault::Partition(a, b), ms(500..6_000, rng))
+            (Fault::Partition(a, b), ms(1_000..7_000, rng))
         }
         Kind::OneWay => {
             let (from, to) = two(rng)?;
-            (Fault::OneWay(from, to), ms(500..6_000, rng))
+            (Fault::OneWay(from, to), ms(1_000..7_000, rng))
         }
-        Kind::Isolate => (Fault::Isolate(shape.regions.choose(rng)?.clone()), ms(500..6_000, rng)),
+        // A leader that is cut off shows its mistakes once another is elected, which takes two seconds or so.
+        Kind::Isolate => (Fault::Isolate(shape.regions.choose(rng)?.clone()), ms(1_000..7_000, rng)),
         Kind::Slow => {
             let (a, b) = two(rng)?;
             (Fault::Slow(a, b, ms(50..400, rng)), ms(1_000..6_000, rng))
