@@ -136,7 +136,7 @@ fn check_key(key: &str, row: Option<&Version>, writes: &KeyWrites<'_>) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::generate::{Shape, final_state, generate};
+    use crate::generate::{LARGE, Shape, final_state, generate};
     use crate::sample::{Sample, delete, get, history, put};
 
     fn ends(rows: &[(&str, &str, u64)]) -> Vec<FinalState> {
@@ -187,6 +187,15 @@ mod tests {
         };
         assert!(check(&history(reads(5)), &[]).is_ok());
         assert!(check(&history(reads(55)), &[]).is_err());
+    }
+
+    #[test]
+    fn a_hundred_thousand_operations_are_checked() {
+        let mut history = generate(11, &LARGE);
+        let state = [final_state(11, &LARGE)];
+        check(&history, &state).unwrap();
+        assert!(crate::sample::second_version_of_some_value(&mut history, 11));
+        assert!(check(&history, &state).is_err());
     }
 
     #[test]

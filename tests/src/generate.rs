@@ -37,6 +37,9 @@ impl Default for Shape {
     }
 }
 
+/// So many operations every checker must be able to deal with.
+pub const LARGE: Shape = Shape { processes: 64, ops: 100_000, keys: 300, unknown_percent: 2 };
+
 /// A valid history.
 pub fn generate(seed: u64, shape: &Shape) -> Vec<Record> {
     World::simulate(seed, shape).0

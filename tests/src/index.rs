@@ -2,7 +2,7 @@
 
 use crate::Violation;
 use meridian_bench::history::{Outcome, Record};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// Table and key.
 pub(crate) type KeyId<'a> = (&'a str, &'a str);
@@ -24,6 +24,28 @@ pub(crate) struct KeyWrites<'a> {
     pub(crate) unknown: Vec<KeyWrite<'a>>,
     /// Certainly without effect.
     pub(crate) failed: Vec<KeyWrite<'a>>,
+    /// By value: when the first of the unknown writes of it was asked for.
+    unknown_from: HashMap<Option<&'a str>, u64>,
+    /// Timestamp of the last acknowledged removal.
+    removed_last: Option<u64>,
+}
+
+impl<'a> KeyWrites<'a> {
+    /// Whether a write of unknown outcome can have made this value before the given time.
+    pub(crate) fn may_have_made(&self, value: Option<&'a str>, by_ns: u64) -> bool {
+        self.unknown_from.get(&value).is_some_and(|asked| *asked <= by_ns)
+    }
+
+    /// Whether a removal after this timestamp was acknowledged, or any may have happened.
+    pub(crate) fn may_be_removed_after(&self, timestamp: u64) -> bool {
+        self.unknown_from.contains_key(&None) || self.removed_last.is_some_and(|removed| removed > timestamp)
+    }
+
+    fn unknown(&mut self, write: KeyWrite<'a>) {
+        let asked = write.record.invoked_ns;
+        self.unknown_from.entry(write.value).and_modify(|first| *first = asked.min(*first)).or_insert(asked);
+        self.unknown.push(write);
+    }
 }
 
 /// All keys that were written or tried to be.
@@ -41,7 +63,7 @@ impl<'a> Index<'a> {
                 let writes = index.keys.entry((&record.table, key)).or_default();
                 let write = KeyWrite { value, record };
                 match record.outcome {
-                    Outcome::Unknown => writes.unknown.push(write),
+                    Outcome::Unknown => writes.unknown(write),
                     Outcome::Fail => writes.failed.push(write),
                     Outcome::Ok => acknowledge(writes, key, write)?,
                 }
@@ -59,6 +81,9 @@ fn acknowledge<'a>(writes: &mut KeyWrites<'a>, key: &str, write: KeyWrite<'a>) -
     let Some(timestamp) = write.record.timestamp else {
         return Err(Violation::new("an acknowledged write has no timestamp", &[write.record]));
     };
+    if write.value.is_none() {
+        writes.removed_last = writes.removed_last.max(Some(timestamp));
+    }
     match writes.acknowledged.insert(timestamp, write) {
         Some(other) => {
             let message = format!("two writes of key {key} have the timestamp {timestamp}");

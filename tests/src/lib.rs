@@ -13,6 +13,7 @@ pub mod generate;
 pub mod harness;
 mod index;
 pub mod linearizability;
+pub mod node;
 mod observe;
 mod register;
 #[cfg(test)]
@@ -21,6 +22,7 @@ mod search;
 pub mod sessions;
 pub mod sim;
 pub mod snapshots;
+pub mod soak;
 pub mod staleness;
 mod violation;
 

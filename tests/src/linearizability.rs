@@ -78,7 +78,7 @@ fn describe(ops: &[crate::register::RegisterOp<'_>], state: crate::register::Sta
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::generate::{Shape, generate};
+    use crate::generate::{LARGE, Shape, generate};
     use crate::sample::{Sample, delete, get, history, put, txn_value, txn_version};
 
     fn holds(ops: impl IntoIterator<Item = Sample>) -> bool {
@@ -199,8 +199,7 @@ mod tests {
 
     #[test]
     fn a_hundred_thousand_operations_are_decided() {
-        let shape = Shape { processes: 64, ops: 100_000, keys: 300, unknown_percent: 2 };
-        let mut history = generate(11, &shape);
+        let mut history = generate(11, &LARGE);
         assert!(check(&history).is_linearizable());
         assert!(crate::sample::overwritten_value_in_some_read(&mut history, 11));
         assert!(matches!(check(&history), Verdict::Violation(_)));
@@ -234,5 +233,47 @@ mod tests {
     fn a_spent_budget_is_not_an_answer() {
         let history = generate(3, &Shape::default());
         assert!(matches!(check_within(&history, 20), Verdict::Undecided { keys } if !keys.is_empty()));
+    }
+
+    #[test]
+    fn whatever_the_budget_no_answer_is_wrong() {
+        // Hard ones: two keys, and every fourth write's outcome is unknown.
+        let shape = Shape { processes: 12, ops: 600, keys: 2, unknown_percent: 25 };
+        let (mut decided, mut undecided) = (0, 0);
+        for seed in 0..12 {
+            let good = generate(seed, &shape);
+            let mut bad = good.clone();
+            assert!(crate::sample::overwritten_value_in_some_read(&mut bad, seed));
+            let mut budget = 1;
+            while budget <= 1 << 20 {
+                for (history, is_good) in [(&good, true), (&bad, false)] {
+                    match check_within(history, budget) {
+                        Verdict::Undecided { .. } => undecided += 1,
+                        verdict => {
+                            decided += 1;
+                            assert_eq!(verdict.is_linearizable(), is_good, "seed {seed}, budget {budget}");
+                        }
+                    }
+                }
+                budget *= 4;
+            }
+        }
+        assert!(decided > 80 && undecided > 80, "{decided} decided, {undecided} not");
+    }
+
+    #[test]
+    fn a_search_that_cannot_end_is_undecided_and_not_valid() {
+        // The last read fits nowhere, and to know that every subset of the unknown writes has to be tried: refused
+        // preconditions make them count.
+        let mut ops: Vec<_> = (0..40).map(|i| put(i, "k", &format!("u{i}")).at(0, 10).unknown()).collect();
+        ops.push(delete(300, "k").at(0, 10).ts(1));
+        ops.extend((0..40).map(|i| {
+            let from = format!("u{i}");
+            txn_value(100 + i, "k", &from, &format!("w{i}")).at(20, 10_000).failed("PRECONDITION_FAILED")
+        }));
+        ops.push(put(200, "k", "a").at(20_000, 20_010).ts(5));
+        ops.push(get(201, "k", None).at(20_020, 20_030).ts(6));
+        let verdict = check_within(&history(ops), 200_000);
+        assert_eq!(verdict, Verdict::Undecided { keys: vec!["t/k".to_owned()] });
     }
 }

@@ -3,6 +3,7 @@
 use crate::Violation;
 use crate::index::{Index, KeyId, KeyWrites};
 use meridian_bench::history::{Found, OpKind, Outcome, Record};
+use std::collections::HashSet;
 use std::ops::Bound;
 
 /// One key as one successful read saw it.
@@ -37,10 +38,12 @@ pub(crate) fn observations<'a>(record: &'a Record, index: &Index<'a>) -> Vec<Obs
         let ended = scan.found.len() < usize::try_from(scan.rows_max).unwrap_or(usize::MAX);
         let last = scan.found.last().map(|row| row.key.as_str()).filter(|_| !ended);
         let end = last.map_or(Bound::Unbounded, |key| Bound::Included((record.table.as_str(), key)));
+        let found: HashSet<&str> = scan.found.iter().map(|row| row.key.as_str()).collect();
         let passed = index.keys.range((Bound::Included((record.table.as_str(), record.key.as_str())), end));
         let absent = passed
             .map(|((table, key), _)| (*table, *key))
-            .filter(|(table, key)| *table == record.table && !scan.found.iter().any(|row| row.key == *key))
+            .take_while(|(table, _)| *table == record.table)
+            .filter(|(_, key)| !found.contains(key))
             .map(|(_, key)| Observation::new(record, Found { key, value: None, version: None }));
         all.extend(absent);
     }
@@ -54,8 +57,7 @@ pub(crate) fn check_newest_at<'a>(seen: &Observation<'a>, at: u64, index: &Index
     let writes = index.key(seen.id()).unwrap_or(&none);
     let newest = writes.acknowledged.range(..=at).next_back();
     let value = seen.value;
-    let by_unknown =
-        || writes.unknown.iter().any(|w| w.value == value && w.record.invoked_ns <= seen.record.completed_ns);
+    let by_unknown = || writes.may_have_made(value, seen.record.completed_ns);
     let explained = match (newest, seen.version) {
         (_, Some(version)) if version > at => false,
         (Some((timestamp, _)), Some(version)) if version < *timestamp => false,

@@ -156,6 +156,48 @@ pub(crate) fn overwritten_value_in_some_read(history: &mut [Record], seed: u64) 
     false
 }
 
+/// Makes some stale read claim to be fresh, although a write that it did not see was acknowledged before it was asked
+/// for.
+pub(crate) fn too_fresh_a_claim_of_some_read(history: &mut [Record], seed: u64) -> bool {
+    for get in gets(history, seed) {
+        let read = &history[get];
+        let missed = |(ts, _, _, done): &(u64, String, u64, u64)| Some(*ts) > read.timestamp && *done < read.invoked_ns;
+        if read.staleness_ns > Some(0) && versions(history, read).iter().any(missed) {
+            history[get].staleness_ns = Some(0);
+            return true;
+        }
+    }
+    false
+}
+
+/// Makes some read show the version of an acknowledged write at another timestamp.
+pub(crate) fn second_version_of_some_value(history: &mut [Record], seed: u64) -> bool {
+    for get in gets(history, seed) {
+        let read = &history[get];
+        let acknowledged = versions(history, read).iter().any(|(ts, ..)| Some(*ts) == read.version);
+        if acknowledged {
+            history[get].version = read.version.map(|version| version + 1);
+            return true;
+        }
+    }
+    false
+}
+
+/// Exchanges the timestamps of two acknowledged writes, of which one was acknowledged before the other was asked for.
+pub(crate) fn swapped_timestamps_of_some_writes(history: &mut [Record], seed: u64) -> bool {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let written = |r: &Record| r.outcome == Outcome::Ok && !r.writes().is_empty();
+    let writes: Vec<usize> = (0..history.len()).filter(|i| written(&history[*i])).collect();
+    for _ in 0..10_000 {
+        let (a, b) = (writes[rng.random_range(0..writes.len())], writes[rng.random_range(0..writes.len())]);
+        if history[a].completed_ns < history[b].invoked_ns {
+            (history[a].timestamp, history[b].timestamp) = (history[b].timestamp, history[a].timestamp);
+            return true;
+        }
+    }
+    false
+}
+
 /// Makes some read of a process, causal or linearizable, show a version older than one that it wrote before.
 pub(crate) fn forget_own_write(history: &mut [Record], seed: u64) -> bool {
     for get in gets(history, seed) {

@@ -45,7 +45,7 @@ fn same(a: &Observation<'_>, b: &Observation<'_>, at: u64) -> Result<(), Violati
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::generate::{Shape, generate};
+    use crate::generate::{LARGE, Shape, generate};
     use crate::sample::{delete, get, history, put, scan};
 
     #[test]
@@ -105,6 +105,14 @@ mod tests {
         assert!(with(1, &[("a", "x", 5)]), "the limit ended it");
         assert!(!with(10, &[("a", "x", 5)]), "it ended before its limit, so b was seen absent");
         assert!(!with(1, &[("b", "y", 25)]), "a was passed over");
+    }
+
+    #[test]
+    fn a_hundred_thousand_operations_are_checked() {
+        let mut history = generate(11, &LARGE);
+        check(&history).unwrap();
+        assert!(crate::sample::stale_version_of_some_read(&mut history, 11));
+        assert!(check(&history).is_err());
     }
 
     #[test]

@@ -129,6 +129,9 @@ impl Clock {
                 let source = SimulatedSource::new(config.bound);
                 source.set_offset_ns(config.simulated.offset_us.saturating_mul(1_000));
                 source.set_drift_ppm(config.simulated.drift_ppm);
+                if let Some(file) = &config.simulated.file {
+                    source.follow(file.clone());
+                }
                 Arc::new(source)
             }
             SourceKind::Auto => match kernel.read() {

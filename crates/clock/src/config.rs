@@ -2,6 +2,7 @@
 
 use crate::ClockError;
 use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Which source to read.
@@ -37,13 +38,17 @@ pub struct ClockConfig {
 }
 
 /// The error of a `simulated` clock.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SimulatedConfig {
     /// Distance from true time in microseconds, either way.
     pub offset_us: i64,
     /// Microseconds gained per second.
     pub drift_ppm: f64,
+    /// A file with `offset_us drift_ppm` in one line, which takes the place of both while the node runs, whenever its
+    /// text changes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<PathBuf>,
 }
 
 impl ClockConfig {

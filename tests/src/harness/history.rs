@@ -1,13 +1,16 @@
 //! Clients that record what they asked and what they were told.
 
+use crate::Violation;
 use crate::exactly_once::FinalState;
+use crate::harness::again::{Answered, Unsettled};
 use bytes::Bytes;
 use meridian_bench::history::{Condition, OpKind, Outcome, Precondition, Record, ScanResult, Txn, Version, Write};
 use meridian_client::{Client, Error, Reply, Row, ScanOptions, Session, Transaction};
 use meridian_clock::Mono;
 use meridian_types::{CausalityToken, Consistency, Fate, KeyRange, RegionId};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Everything that the clients of a test have seen. Clones are the same history.
@@ -19,23 +22,82 @@ pub struct History {
 #[derive(Debug, Default)]
 struct Inner {
     records: Mutex<Vec<Record>>,
+    objections: Mutex<Vec<Violation>>,
+    settled: AtomicUsize,
     processes: AtomicU64,
 }
 
 impl History {
     /// A new process in a region.
     pub fn process(&self, region: impl Into<RegionId>, client: &Client) -> Process {
-        let id = self.inner.processes.fetch_add(1, Ordering::Relaxed);
-        Process { id, region: region.into(), session: client.session(), history: self.clone(), values: 0 }
+        Process {
+            id: self.new_id(),
+            region: region.into(),
+            session: client.session(),
+            history: self.clone(),
+            values: 0,
+            unsettled: VecDeque::new(),
+            answered: VecDeque::new(),
+        }
     }
 
     /// What was recorded so far, in the order in which it ended.
     pub fn records(&self) -> Vec<Record> {
-        self.inner.records.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.locked().clone()
     }
 
-    fn push(&self, record: Record) {
-        self.inner.records.lock().unwrap_or_else(PoisonError::into_inner).push(record);
+    /// How many operations that is.
+    pub fn len(&self) -> usize {
+        self.locked().len()
+    }
+
+    /// Whether nothing was recorded.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// What clients found wrong themselves, because no record shows it: another answer to the same request, a snapshot
+    /// at another timestamp than was asked for.
+    pub fn objections(&self) -> Vec<Violation> {
+        self.inner.objections.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn object(&self, violation: Violation) {
+        self.inner.objections.lock().unwrap_or_else(PoisonError::into_inner).push(violation);
+    }
+
+    /// How many unknown outcomes were found out later.
+    pub fn settled(&self) -> usize {
+        self.inner.settled.load(Ordering::Relaxed)
+    }
+
+    /// A number that no process has.
+    pub(crate) fn new_id(&self) -> u64 {
+        self.inner.processes.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// What was recorded at a place.
+    pub(crate) fn record_at(&self, place: usize) -> Option<Record> {
+        self.locked().get(place).cloned()
+    }
+
+    /// Changes what was recorded at a place, now that it is known.
+    pub(crate) fn amend(&self, place: usize, change: impl FnOnce(&mut Record)) {
+        self.inner.settled.fetch_add(1, Ordering::Relaxed);
+        if let Some(record) = self.locked().get_mut(place) {
+            change(record);
+        }
+    }
+
+    /// Returns the record's place.
+    fn push(&self, record: Record) -> usize {
+        let mut records = self.locked();
+        records.push(record);
+        records.len() - 1
+    }
+
+    fn locked(&self) -> MutexGuard<'_, Vec<Record>> {
+        self.inner.records.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -44,9 +106,13 @@ impl History {
 pub struct Process {
     id: u64,
     region: RegionId,
-    session: Session,
-    history: History,
+    pub(super) session: Session,
+    pub(super) history: History,
     values: u64,
+    /// Writes whose outcome it does not know, the oldest first.
+    pub(super) unsettled: VecDeque<Unsettled>,
+    /// Transactions that were answered for good, the oldest first.
+    pub(super) answered: VecDeque<Answered>,
 }
 
 impl Process {
@@ -77,7 +143,8 @@ impl Process {
         let (value, start) = (self.value(), Mono::now());
         let result = self.session.put(table, key.to_owned(), value.clone()).await;
         let record = self.record(OpKind::Put, (table, key), start, &result);
-        self.history.push(Record { value: Some(value), ..record });
+        let place = self.history.push(Record { value: Some(value.clone()), ..record });
+        self.remember_unknown(place, table, &result, || Transaction::new().put(key.to_owned(), value));
         result
     }
 
@@ -85,7 +152,8 @@ impl Process {
     pub async fn delete(&mut self, table: &str, key: &str) -> Result<Reply<()>, Error> {
         let start = Mono::now();
         let result = self.session.delete(table, key.to_owned()).await;
-        self.history.push(self.record(OpKind::Delete, (table, key), start, &result));
+        let place = self.history.push(self.record(OpKind::Delete, (table, key), start, &result));
+        self.remember_unknown(place, table, &result, || Transaction::new().delete(key.to_owned()));
         result
     }
 
@@ -103,15 +171,59 @@ impl Process {
             }
             None => (Transaction::new().if_absent(key.to_owned()), Condition::Exists(false)),
         };
-        let result = self.session.transact(table, &transaction.put(key.to_owned(), value.clone())).await;
-        let record = self.record(OpKind::Txn, (table, key), start, &result);
+        let transaction = transaction.put(key.to_owned(), value.clone());
         let txn = Txn {
             preconditions: vec![Precondition { key: key.to_owned(), condition }],
             writes: vec![Write { key: key.to_owned(), value: Some(value) }],
             found: Vec::new(),
         };
-        self.history.push(Record { txn: Some(txn), ..record });
+        self.transact(table, key, transaction, txn, &[], start).await
+    }
+
+    /// Reads two keys of one shard, whatever they are, and writes a new value to each.
+    pub async fn exchange(&mut self, table: &str, keys: [&str; 2]) -> Result<Reply<Vec<Row>>, Error> {
+        let (values, start) = (keys.map(|_| self.value()), Mono::now());
+        let mut transaction = Transaction::new();
+        let mut writes = Vec::new();
+        for (key, value) in keys.iter().zip(values) {
+            transaction = transaction.read((*key).to_owned()).put((*key).to_owned(), value.clone());
+            writes.push(Write { key: (*key).to_owned(), value: Some(value) });
+        }
+        let txn = Txn { writes, ..Txn::default() };
+        self.transact(table, keys[0], transaction, txn, &keys, start).await
+    }
+
+    /// Sends a transaction under an id of its own, so that it can be sent again.
+    async fn transact(
+        &mut self,
+        table: &str,
+        key: &str,
+        transaction: Transaction,
+        txn: Txn,
+        reads: &[&str],
+        start: Mono,
+    ) -> Result<Reply<Vec<Row>>, Error> {
+        let id = self.session.request_id()?;
+        let result = self.session.transact_as(id, table, &transaction).await;
+        let record = self.record(OpKind::Txn, (table, key), start, &result);
+        let found = result.as_ref().map(|reply| found(reads, &reply.value)).unwrap_or_default();
+        let place = self.history.push(Record { txn: Some(Txn { found, ..txn }), ..record });
+        self.remember_unknown(place, table, &result, || transaction.clone());
+        self.remember(Answered::new(id, table, transaction, place, &result));
         result
+    }
+
+    fn remember_unknown<T>(
+        &mut self,
+        place: usize,
+        table: &str,
+        result: &Result<Reply<T>, Error>,
+        transaction: impl FnOnce() -> Transaction,
+    ) {
+        let unknown = result.as_ref().err().filter(|e| e.fate() == Fate::Unknown);
+        if let Some(id) = unknown.and_then(|e| e.request_id) {
+            self.unsettled.push_back(Unsettled { place, id, table: table.to_owned(), transaction: transaction() });
+        }
     }
 
     /// Reads a key.
@@ -121,7 +233,9 @@ impl Process {
         let record = self.record(OpKind::Get, (table, key), start, &result);
         let row = result.as_ref().ok().and_then(|reply| reply.value.as_ref());
         let (value, version) = (row.map(|r| text(&r.value)), row.map(|r| r.version.0));
-        self.history.push(Record { value, version, ..read(record, &level, &result) });
+        let record = Record { value, version, ..read(record, &level, &result) };
+        self.hold_to_level(&record, &level);
+        self.history.push(record);
         result
     }
 
@@ -146,8 +260,19 @@ impl Process {
         let record = self.record(OpKind::Scan, (table, start_key), start, &result);
         let found = result.as_ref().map(|reply| reply.value.iter().map(version).collect()).unwrap_or_default();
         let scan = Some(ScanResult { rows_max: rows, found });
-        self.history.push(Record { scan, ..read(record, &level, &result) });
+        let record = Record { scan, ..read(record, &level, &result) };
+        self.hold_to_level(&record, &level);
+        self.history.push(record);
         result
+    }
+
+    /// Objects to a snapshot that is not the one that was asked for. The record does not say which that was.
+    fn hold_to_level(&self, record: &Record, level: &Consistency) {
+        let (Consistency::Snapshot(at), Some(answered)) = (level, record.timestamp) else { return };
+        if answered != at.0 {
+            let message = format!("a snapshot at {at} was asked for, and one at {answered} answered");
+            self.history.object(Violation::new(message, &[record]));
+        }
     }
 
     /// Everything that a table has, for the checkers of a final state.
@@ -198,6 +323,15 @@ fn read<T>(record: Record, level: &Consistency, result: &Result<Reply<T>, Error>
     };
     let staleness_ns = result.as_ref().ok().map(|reply| nanos(reply.staleness));
     Record { consistency: Some(level.name().to_owned()), staleness_ns, token, ..record }
+}
+
+/// What a transaction found of the keys that it asked for, absent ones included.
+pub(super) fn found(keys: &[&str], rows: &[Row]) -> Vec<Version> {
+    let of = |key: &&str| {
+        let absent = Version { key: (*key).to_owned(), value: None, version: None };
+        rows.iter().find(|row| row.key == key.as_bytes()).map_or(absent, version)
+    };
+    keys.iter().map(of).collect()
 }
 
 fn version(row: &Row) -> Version {

@@ -3,6 +3,7 @@
 //! Everything random comes from a seed. Time decides nothing: tests wait for conditions, and a generous limit only
 //! turns a hang into a failure that says what was waited for.
 
+mod again;
 mod cluster;
 mod history;
 mod load;
