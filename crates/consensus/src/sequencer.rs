@@ -110,7 +110,8 @@ impl Sequencer {
         Some(Closed { leader: self.leader, closed: self.closed, position: self.last })
     }
 
-    /// The last stamp of an entry in flight that may touch `span` and is stamped at or below `upto`.
+    /// The last stamp of an entry in flight that may touch `span` and has any stamp at or below `upto`: an entry of many
+    /// mutations may begin below it and end above.
     pub fn last_in_flight(&self, span: &KeySpan, upto: Timestamp) -> Option<Timestamp> {
         let keys_only;
         let span = if sabotaged(Sabotage::ForgetRanges) {
@@ -119,7 +120,7 @@ impl Sequencer {
         } else {
             span
         };
-        let touching = |e: &&InFlight| e.ts <= upto && e.span.touches(span);
+        let touching = |e: &&InFlight| e.first <= upto && e.span.touches(span);
         self.in_flight.iter().rev().find(touching).map(|e| e.ts)
     }
 
@@ -210,6 +211,14 @@ mod tests {
         let first = s.stamp(ts(100), ts(0), 2, KeySpan::default());
         assert_eq!(s.close(ts(50)).unwrap().position, first.next());
         assert_eq!(s.close(ts(40)).unwrap().closed, ts(50), "a promise is not taken back");
+    }
+
+    #[test]
+    fn an_entry_that_begins_below_a_read_and_ends_above_it_is_waited_for() {
+        let mut s = open(10);
+        let first = s.stamp(ts(100), ts(0), 3, KeySpan::key("a".into()));
+        assert_eq!(s.last_in_flight(&KeySpan::key("a".into()), first), Some(ts(102)), "its first stamp is in the read");
+        assert_eq!(s.last_in_flight(&KeySpan::key("a".into()), first.prev()), None);
     }
 
     #[test]

@@ -180,7 +180,7 @@ impl Plan {
             processes: rng.random_range(1..=3),
             patience,
             start: Duration::from_millis(rng.random_range(0..60_000)),
-            think: Duration::from_millis(*[10, 40, 100].choose(&mut rng).unwrap_or(&40)),
+            think: Duration::from_millis(*[10, 40, 100, 1_000].choose(&mut rng).unwrap_or(&40)),
             faults: Vec::new(),
             stormy,
             kinds,

@@ -106,8 +106,9 @@ fn panics() -> Vec<String> {
 
 /// Simulates one seed on this thread.
 ///
-/// It repeats itself to the last event if it is the first simulation of a process whose entropy is fixed, as it is in the
-/// program `sim`: tokio decides in which order it wakes the watchers of a channel by random numbers that it seeds itself.
+/// It repeats itself to the last event if it is the first one of its process, on a thread of its own whose entropy is
+/// fixed, as it is in the program `sim`: tokio decides in which order it wakes the watchers of a channel by random numbers
+/// that it seeds itself.
 pub fn simulate(options: &Options) -> Report {
     note_panics();
     set_sabotages(&options.sabotages);

@@ -35,14 +35,16 @@ impl Caught {
 /// The faults that a behaviour needs to show; `None`: whatever a seed brings.
 fn faults(sabotage: Sabotage) -> Option<&'static str> {
     match sabotage {
+        Sabotage::ProposeUnfenced => Some("leader,transfer"),
+        Sabotage::LeaveGap => Some("leader,one-way,flap"),
+        Sabotage::OverlongLease | Sabotage::CountLearners => Some("leader,partition"),
         Sabotage::LeaseDuringTransfer => Some("transfer,slow"),
         Sabotage::AcknowledgeUnsynced | Sabotage::VoteUnsynced | Sabotage::ApplyUnsynced => Some("power,disk"),
         Sabotage::PurgeUnflushed => Some("power,kill,compact"),
         Sabotage::SnapshotWithoutLedger | Sabotage::SnapshotWithoutStamp => Some("compact,partition,kill,weather"),
-        Sabotage::ForgetPromise | Sabotage::RestoreLeader => Some("kill,power,partition"),
-        Sabotage::ExpiredLease | Sabotage::CreditOnArrival | Sabotage::EarlyLeaseCheck => {
-            Some("pause,partition,slow,one-way")
-        }
+        Sabotage::ForgetPromise => Some("leader"),
+        Sabotage::RestoreLeader => Some("power,disk,leader"),
+        Sabotage::ExpiredLease | Sabotage::CreditOnArrival | Sabotage::EarlyLeaseCheck => Some("pause,leader,slow"),
         Sabotage::UnsafeClockReleases => Some("clock"),
         _ => None,
     }
