@@ -7,6 +7,7 @@
 //! A key is given up after [`OPS_MAX`] operations or [`UNKNOWN_MAX`] writes of unknown outcome: the search for a
 //! linearization is exponential in the unknown writes of one key, so no key may gather many.
 
+use meridian_bench::history::Record;
 use rand::RngExt as _;
 use rand_chacha::ChaCha8Rng;
 use std::collections::HashMap;
@@ -55,6 +56,12 @@ pub const TABLES: [Table; 4] = [
 pub fn shard_of(table: &str, key: &str) -> usize {
     let table = TABLES.iter().find(|t| t.name == table);
     table.map_or(0, |t| t.split_keys.iter().filter(|split| **split <= key).count())
+}
+
+/// Whether a read of everything from the record's key on reads several shards.
+pub fn spans_shards(record: &Record) -> bool {
+    let table = TABLES.iter().find(|t| t.name == record.table);
+    table.is_some_and(|t| shard_of(&record.table, &record.key) < t.split_keys.len())
 }
 
 /// The live keys, shared by all clients.
