@@ -33,10 +33,7 @@ impl From<ConsensusError> for Refusal {
                 let text = format!("{e}; use a timestamp from a reply, or correct the client's clock");
                 Error::new(Reason::TimestampInFuture, text).into()
             }
-            ConsensusError::ClockUnsafe => {
-                Error::new(Reason::ClockUnsafe, "the node's clock is unsafe; ask another node, and see its status")
-                    .into()
-            }
+            ConsensusError::ClockUnsafe => clock_unsafe().into(),
             ConsensusError::Lost => lost().into(),
             ConsensusError::NotProven => Self::NotLeader(None),
             ConsensusError::UnfitToLead { .. } => Error::new(Reason::BadRequest, e.to_string()).into(),
@@ -47,6 +44,11 @@ impl From<ConsensusError> for Refusal {
             ConsensusError::Storage(e) => storage(&e).into(),
         }
     }
+}
+
+/// This node's clock may be wrong by more than its bound, and the request rests on it.
+pub(crate) fn clock_unsafe() -> Error {
+    Error::new(Reason::ClockUnsafe, "the node's clock is unsafe; ask another node, and see its status")
 }
 
 /// The answer to a request was lost.

@@ -409,6 +409,7 @@ async fn read_at(
         table: read.table.0,
         consistency: Some(meridian_wire::consistency::encode(read.consistency)),
         what: Some(read.plan.to_proto()),
+        asked: arrival.latest.0,
     };
     let reply = peer_client(ctx, to)?.read(request).await.map_err(|_| Refusal::NotLeader(None))?.into_inner();
     let call = Mono::now().since(start);

@@ -1,6 +1,7 @@
 //! The public service of keys and values: checks requests, finds shards, turns answers into replies.
 
 use crate::context::Context;
+use crate::failure;
 use crate::gateway::{self, Answered, Arrival, ShardRead};
 use crate::tables;
 use bytes::Bytes;
@@ -201,7 +202,7 @@ impl KvService {
                 let limit = request.limit;
                 let shards = found.view.shards_for_range(found.table.id, &keys);
                 let ids: Vec<ShardId> = shards.iter().map(|s| s.id).collect();
-                let consistency = self.one_timestamp(level, &ids, arrival);
+                let consistency = self.one_timestamp(level, &ids)?;
                 Scan { keys, consistency, remaining: limit, limited: limit > 0 }
             }
             Some(token) => {
@@ -215,21 +216,30 @@ impl KvService {
     }
 
     /// A scan over several shards reads all of them at one timestamp (rule N1).
-    fn one_timestamp(&self, level: Consistency, shards: &[ShardId], arrival: Arrival) -> Consistency {
+    ///
+    /// Linearizable and bounded ones take it from this node's clock, which must be safe then (W3): a clock that is behind
+    /// would have every replica answer at once, without what was written since.
+    fn one_timestamp(&self, level: Consistency, shards: &[ShardId]) -> Result<Consistency> {
         if shards.len() < 2 || sabotaged(Sabotage::ReadShardsApart) {
-            return level;
+            return Ok(level);
         }
-        let past = self.ctx.clock.now().earliest.prev();
+        let now = match level {
+            Consistency::Linearizable | Consistency::BoundedStaleness(_) => {
+                self.ctx.clock.safe_now().map_err(|_| failure::clock_unsafe())?
+            }
+            Consistency::Snapshot(_) | Consistency::Causal(_) | Consistency::Local => self.ctx.clock.now(),
+        };
+        let past = now.earliest.prev();
         let local = shards.iter().filter_map(|s| self.ctx.replicas.get(*s)).map(|r| r.safe_time().safe()).min();
         let freshest = local.unwrap_or(past).min(past);
         let at = match level {
-            Consistency::Linearizable => arrival.latest,
+            Consistency::Linearizable => now.latest,
             Consistency::Snapshot(at) => at,
-            Consistency::BoundedStaleness(bound) => freshest.max(arrival.latest.minus(bound)),
+            Consistency::BoundedStaleness(bound) => freshest.max(now.latest.minus(bound)),
             Consistency::Causal(token) => freshest.max(token.0),
             Consistency::Local => freshest,
         };
-        Consistency::Snapshot(at)
+        Ok(Consistency::Snapshot(at))
     }
 
     async fn scan_page(

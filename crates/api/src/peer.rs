@@ -95,8 +95,10 @@ impl Peer for PeerService {
     }
 
     async fn read(&self, request: Request<internal::ReadRequest>) -> Result<Response<internal::ReadReply>, Status> {
-        let asked = self.ctx.latest();
+        let latest = self.ctx.latest();
         let message = request.into_inner();
+        // The gateway counts staleness by its own clock, which may be ahead of this one: its bound has to hold by both.
+        let asked = latest.max(Timestamp(message.asked));
         let replica = self.ctx.replicas.addressed(message.target)?;
         let what = message.what.ok_or_else(|| Status::invalid_argument("nothing to read"))?;
         let plan = ReadPlan::from_proto(&what).map_err(|e| meridian_wire::status::to_status(&e))?;

@@ -109,7 +109,7 @@ impl Process {
         if reused || now.as_ref().is_some_and(|now| *now != asked.told) {
             let message = format!("a request was answered {:?}, and asked again {now:?} ({result:?})", asked.told);
             let record = self.history.record_at(asked.place);
-            self.history.object(Violation::new(message, &record.iter().collect::<Vec<_>>()));
+            self.history.object(false, Violation::new(message, &record.iter().collect::<Vec<_>>()));
         }
         if now.is_some() {
             self.remember(Some(asked));

@@ -22,7 +22,8 @@ pub struct History {
 #[derive(Debug, Default)]
 struct Inner {
     records: Mutex<Vec<Record>>,
-    objections: Mutex<Vec<Violation>>,
+    /// With whether it rests on clocks.
+    objections: Mutex<Vec<(bool, Violation)>>,
     settled: AtomicUsize,
     processes: AtomicU64,
 }
@@ -56,14 +57,16 @@ impl History {
         self.len() == 0
     }
 
-    /// What clients found wrong themselves, because no record shows it: another answer to the same request, a snapshot
-    /// at another timestamp than was asked for.
-    pub fn objections(&self) -> Vec<Violation> {
-        self.inner.objections.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// What clients found wrong themselves, because no record shows it: another answer to the same request, an answer
+    /// that is not of the level that was asked for. With `broken_clocks` only what asks no clock.
+    pub fn objections(&self, broken_clocks: bool) -> Vec<Violation> {
+        let all = self.inner.objections.lock().unwrap_or_else(PoisonError::into_inner);
+        let counts = all.iter().filter(|(rests_on_clocks, _)| !(broken_clocks && *rests_on_clocks));
+        counts.map(|(_, violation)| violation.clone()).collect()
     }
 
-    pub(crate) fn object(&self, violation: Violation) {
-        self.inner.objections.lock().unwrap_or_else(PoisonError::into_inner).push(violation);
+    pub(crate) fn object(&self, rests_on_clocks: bool, violation: Violation) {
+        self.inner.objections.lock().unwrap_or_else(PoisonError::into_inner).push((rests_on_clocks, violation));
     }
 
     /// How many unknown outcomes were found out later.
@@ -266,12 +269,23 @@ impl Process {
         result
     }
 
-    /// Objects to a snapshot that is not the one that was asked for. The record does not say which that was.
+    /// Objects to a read that succeeded and is not what was asked for. The record does not say what that was.
     fn hold_to_level(&self, record: &Record, level: &Consistency) {
-        let (Consistency::Snapshot(at), Some(answered)) = (level, record.timestamp) else { return };
-        if answered != at.0 {
-            let message = format!("a snapshot at {at} was asked for, and one at {answered} answered");
-            self.history.object(Violation::new(message, &[record]));
+        let (Outcome::Ok, Some(timestamp), Some(staleness_ns)) =
+            (record.outcome, record.timestamp, record.staleness_ns)
+        else {
+            return;
+        };
+        match level {
+            Consistency::Snapshot(at) if timestamp != at.0 => {
+                let message = format!("a snapshot at {at} was asked for, and one at {timestamp} answered");
+                self.history.object(false, Violation::new(message, &[record]));
+            }
+            Consistency::BoundedStaleness(bound) if u128::from(staleness_ns) > bound.as_nanos() => {
+                let message = format!("at most {bound:?} of staleness were allowed, and {staleness_ns} ns answered");
+                self.history.object(true, Violation::new(message, &[record]));
+            }
+            _ => {}
         }
     }
 

@@ -15,8 +15,6 @@ use super::plan::{Plan, TablePlan};
 
 /// How long one operation may take.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(6);
-/// How much a claimed staleness may exceed the bound that was asked for, where the clocks of two nodes are involved.
-const CLOCKS_APART: Duration = Duration::from_millis(500);
 /// How far ahead of the clock a read is that has to be refused: beyond any clock distance that a cluster lives with.
 const FAR_FUTURE: Duration = Duration::from_secs(30);
 
@@ -195,7 +193,7 @@ impl Worker {
     /// A bounded read is not older than was asked for.
     fn check_bound(&self, level: &Consistency, staleness: Duration) {
         if let Consistency::BoundedStaleness(bound) = level
-            && staleness > *bound + CLOCKS_APART
+            && staleness > *bound
         {
             locked(&self.progress.wrong).push(format!("a read bounded by {bound:?} may be {staleness:?} old"));
         }

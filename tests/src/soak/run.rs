@@ -177,7 +177,7 @@ pub async fn run(options: &Options) -> Result<Run, SoakError> {
     let done = injector.done();
     drop((injector, sites, each, processes));
     faults_found.extend(stop(nodes).await?);
-    faults_found.extend(objections(&history));
+    faults_found.extend(objections(&history, options.breaks_clocks()));
 
     let facts = Facts {
         seed: options.seed,
@@ -223,8 +223,8 @@ async fn create_tables(sites: &[Site]) -> Result<(), SoakError> {
 }
 
 /// What clients found wrong themselves, the first few in full.
-fn objections(history: &History) -> Vec<String> {
-    let all = history.objections();
+fn objections(history: &History, broken_clocks: bool) -> Vec<String> {
+    let all = history.objections(broken_clocks);
     let mut shown: Vec<_> = all.iter().take(OBJECTIONS_SHOWN).map(Violation::to_string).collect();
     if let Some(more) = all.len().checked_sub(OBJECTIONS_SHOWN).filter(|more| *more > 0) {
         shown.push(format!("{more} more answers that are not what was asked for, or not what was answered before"));
