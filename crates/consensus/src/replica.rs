@@ -3,7 +3,6 @@
 use crate::apply::{ApplyWorker, Position, StateMachine};
 use crate::codec;
 use crate::config::raft_config;
-use crate::delay::delay;
 use crate::error::{ConsensusError, NotLeader};
 use crate::leadership::{LeaderParts, Leadership, Proposal};
 use crate::lease::{Moment, QuorumAcks};
@@ -210,17 +209,11 @@ impl Replica {
         let began = mark();
         let leadership = self.open_leadership().await?;
         let since = Moment::now(&self.clock);
-        if sabotaged(Sabotage::EarlyLeaseCheck) {
-            leadership.prove(since).await?;
-            delay(self.timing.promise() * 2).await;
-        }
         leadership.while_leading(self.applied_up_to(leadership.read_point(span))).await?;
         let at = self.safe.applied();
         let answer = read(at);
         // Leadership is proven after the data was read (R6).
-        if !sabotaged(Sabotage::EarlyLeaseCheck) {
-            leadership.prove(since).await?;
-        }
+        leadership.prove(since).await?;
         self.answered(ReadKind::Linearizable, at, at, span, began);
         Ok((answer, at))
     }

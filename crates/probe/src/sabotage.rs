@@ -66,8 +66,6 @@ sabotages! {
     LeaveGap "C6",
     /// A lease counts for ever once it was obtained.
     ExpiredLease "R2, R6",
-    /// The lease is checked before the data is read, and not afterwards.
-    EarlyLeaseCheck "R6",
     /// An answer is credited with the instant at which it arrived.
     CreditOnArrival "R1",
     /// A restarted voter votes and stands for election at once.

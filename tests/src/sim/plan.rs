@@ -20,9 +20,11 @@ pub(crate) enum Action {
     Suspend { node: NodeId },
     /// It goes on; its timers know how much time has passed, or not.
     Resume { node: NodeId, catch_up: bool },
-    /// Nothing passes between the leader of a shard (by its rank) and most other voters; learners and clients still reach
-    /// it. One of those voters is started again meanwhile, if so said.
-    CutLeader { shard: usize, restart: bool },
+    /// Nothing passes between the leader of a shard (by its rank) and so many voters that it has no quorum, or one voter
+    /// less: then it has just enough. Learners and clients still reach it.
+    CutLeader { shard: usize, spare: bool },
+    /// The voter that was spared is cut off too, and started again at once.
+    RestartSpared,
     /// Everything passes again.
     HealAll,
     /// Nothing passes from one node to another.
@@ -277,8 +279,13 @@ fn fault(
         "leader" => {
             // Long enough for a successor more often than not.
             let end = (at + Duration::from_millis(rng.random_range(500..7_000))).min(plan.stormy);
-            let cut = Action::CutLeader { shard: rng.random_range(0..8), restart: rng.random() };
-            actions.extend([(at, cut), (end, Action::HealAll)]);
+            let spare = rng.random();
+            actions.extend([(at, Action::CutLeader { shard: rng.random_range(0..8), spare }), (end, Action::HealAll)]);
+            if spare {
+                // The others' promises to the leader have run out by then, the spared one's has not.
+                let then = at + Duration::from_millis(rng.random_range(1_200..3_000));
+                actions.extend([(then, Action::RestartSpared), (then + Duration::from_secs(2), Action::HealAll)]);
+            }
         }
         "one-way" => span(Action::Cut { from: node, to: other }, Action::Heal { from: node, to: other }),
         "flap" => flap(rng, node, other, at, end, actions),

@@ -195,7 +195,8 @@ impl Worker {
         if let Consistency::BoundedStaleness(bound) = level
             && staleness > *bound
         {
-            locked(&self.progress.wrong).push(format!("a read bounded by {bound:?} may be {staleness:?} old"));
+            locked(&self.progress.wrong)
+                .push(format!("bounded read: at most {bound:?} were allowed, the reply claims {staleness:?}"));
         }
     }
 
@@ -220,11 +221,13 @@ impl Worker {
         let at = Timestamp(now).plus(FAR_FUTURE);
         let result = self.process.session().get(table, key.to_owned(), Consistency::Snapshot(at)).await;
         match result {
-            Ok(_) => locked(&self.progress.wrong).push(format!("a read at {at}, 30 s ahead, was answered")),
+            Ok(_) => locked(&self.progress.wrong).push(format!("future read: one at {at}, 30 s ahead, was answered")),
             Err(e) if e.reason() == Reason::TimestampInFuture => {}
             // Nobody could be asked.
             Err(e) if matches!(e.reason(), Reason::NoQuorum | Reason::ClockUnsafe | Reason::UnknownTable) => {}
-            Err(e) => locked(&self.progress.wrong).push(format!("a read at {at}, 30 s ahead, failed with {e}")),
+            Err(e) => {
+                locked(&self.progress.wrong).push(format!("future read: one at {at}, 30 s ahead, failed with {e}"))
+            }
         }
     }
 }

@@ -72,6 +72,8 @@ pub(crate) struct World {
     nodes: BTreeMap<NodeId, SimNode>,
     pub(crate) observer: Rc<Observer>,
     rng: ChaCha8Rng,
+    /// A leader, and the voter that leaves it a quorum.
+    spared: Option<(NodeId, NodeId)>,
     /// No more trouble: whoever goes down is started again.
     calm: bool,
     /// Faults that were really done, by kind.
@@ -110,6 +112,7 @@ impl World {
             nodes: BTreeMap::new(),
             observer,
             rng: ChaCha8Rng::seed_from_u64(rng.random()),
+            spared: None,
             calm: false,
             done: BTreeMap::new(),
             plan,
@@ -392,9 +395,13 @@ impl World {
                 self.resume(*node, *catch_up);
                 return;
             }
-            Action::CutLeader { shard, restart } => {
-                self.cut_leader(*shard, *restart);
+            Action::CutLeader { shard, spare } => {
+                self.cut_leader(*shard, *spare);
                 "leader cut off"
+            }
+            Action::RestartSpared => {
+                self.restart_spared();
+                "spared voter restarted"
             }
             Action::HealAll => {
                 let directions = self.net.lock().directions();
@@ -520,21 +527,29 @@ impl World {
         self.contexts().into_iter().filter_map(|ctx| ctx.replicas.get(shard)).find(|replica| replica.is_leader())
     }
 
-    /// Cuts a leader off from so many other voters that it has no quorum.
-    fn cut_leader(&mut self, rank: usize, restart: bool) {
+    /// Cuts a leader off from so many other voters that it has no quorum, or from one less.
+    fn cut_leader(&mut self, rank: usize, spare: bool) {
         let Some(leader) = self.leader_of(rank) else { return };
         let (node, voters) = (leader.node(), leader.voters());
-        let others: Vec<NodeId> = voters.iter().copied().filter(|v| *v != node).collect();
-        let lost: Vec<NodeId> = others.into_iter().rev().take(voters.len().div_ceil(2)).collect();
         drop(leader);
-        for other in &lost {
-            self.link(HostId(node.0), HostId(other.0), |link| link.cut = true);
-            self.link(HostId(other.0), HostId(node.0), |link| link.cut = true);
+        let others = voters.iter().copied().filter(|v| *v != node).rev();
+        let mut lost: Vec<NodeId> = others.take(voters.len().div_ceil(2)).collect();
+        if spare {
+            self.spared = lost.pop().map(|spared| (node, spared));
         }
-        if let Some(other) = lost.first().filter(|_| restart) {
-            self.down(*other, false, false);
-            self.start_node(*other);
-        }
+        lost.into_iter().for_each(|other| self.cut_apart(node, other));
+    }
+
+    fn restart_spared(&mut self) {
+        let Some((leader, spared)) = self.spared.take() else { return };
+        self.cut_apart(leader, spared);
+        self.down(spared, false, false);
+        self.start_node(spared);
+    }
+
+    fn cut_apart(&self, a: NodeId, b: NodeId) {
+        self.link(HostId(a.0), HostId(b.0), |link| link.cut = true);
+        self.link(HostId(b.0), HostId(a.0), |link| link.cut = true);
     }
 
     fn transfer(&self, rank: usize, to: usize) -> &'static str {

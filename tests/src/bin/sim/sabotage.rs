@@ -44,7 +44,7 @@ fn faults(sabotage: Sabotage) -> Option<&'static str> {
         Sabotage::SnapshotWithoutLedger | Sabotage::SnapshotWithoutStamp => Some("compact,partition,kill,weather"),
         Sabotage::ForgetPromise => Some("leader"),
         Sabotage::RestoreLeader => Some("power,disk,leader"),
-        Sabotage::ExpiredLease | Sabotage::CreditOnArrival | Sabotage::EarlyLeaseCheck => Some("pause,leader,slow"),
+        Sabotage::ExpiredLease | Sabotage::CreditOnArrival => Some("pause,leader,slow"),
         Sabotage::UnsafeClockReleases => Some("clock"),
         _ => None,
     }
