@@ -1,6 +1,6 @@
 //! One leadership of one shard on this node: the shell around the [`Sequencer`].
 //!
-//! A task ([`stamping`]) takes proposals from a bounded queue, as many as are there, packs them into one entry, samples
+//! A task (`stamping`) takes proposals from a bounded queue, as many as are there, packs them into one entry, samples
 //! the clock, stamps, and hands the entry to openraft fenced to the leader id. It never waits for a result: entries
 //! stream, and each entry's completion is awaited by a task of its own. Here is what others ask of a leadership: proof
 //! that it holds, read points, closed timestamps, and its end.
