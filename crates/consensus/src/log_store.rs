@@ -75,12 +75,7 @@ impl LogStore {
         if let Some(entries) = self.cache.get(range.clone(), bytes_max) {
             return Ok(entries);
         }
-        let start = range.start;
         let raw = self.log.read(range, bytes_max).map_err(storage_io)?;
-        if raw.first().is_some_and(|(first, _)| *first != start) {
-            // Given up meanwhile. Never the rest of the range in its place: openraft would send it as if it began at `start`.
-            return Ok(Vec::new());
-        }
         raw.into_iter().map(|(_, bytes)| decode_entry(bytes)).collect()
     }
 }
@@ -125,7 +120,12 @@ impl RaftLogReader<Raftish> for LogStore {
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<RaftEntry>, io::Error> {
-        self.read_range(start..end, APPEND_BYTES_MAX)
+        let mut entries = self.read_range(start..end, APPEND_BYTES_MAX)?;
+        if entries.first().is_some_and(|e| e.log_id.index != start) {
+            // Given up meanwhile. Never the rest of the range in its place: openraft would send it as if it began at `start`.
+            entries.clear();
+        }
+        Ok(entries)
     }
 
     async fn read_vote(&mut self) -> Result<Option<RaftVote>, io::Error> {

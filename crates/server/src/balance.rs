@@ -1,6 +1,6 @@
 //! Duties of a leader beside writing: learners that the group lacks, and handing the leadership to the node that
 //! should have it. Leadership moves by transfer, never by waiting for a timeout. A node whose clock is unsafe gives up
-//! every leadership and stands for none (rule W3).
+//! every leadership and stands for none (rule W3); one that is no voter of a group gives up that group's (rule R4).
 
 use meridian_api::Context;
 use meridian_catalog::CatalogView;
@@ -37,9 +37,17 @@ pub(crate) async fn run(ctx: Context, catalog_leader: Option<NodeId>) {
                 Some(shard) => Some(shard.preferred_leader),
                 None => catalog_leader,
             };
-            if !safe {
+            let unfit = if !safe {
+                Some("the clock is unsafe")
+            } else if !replica.voters().contains(&ctx.me) {
+                // Raft lets it lead, but nothing proves that it does (rule R4): it could never serve a read.
+                Some("this node is no voter any more")
+            } else {
+                None
+            };
+            if let Some(why) = unfit {
                 if let Some(to) = replica.other_fit_voter() {
-                    tracing::warn!(shard = %replica.shard(), %to, "the clock is unsafe: giving up the leadership");
+                    tracing::warn!(shard = %replica.shard(), %to, "{why}: giving up the leadership");
                     transfer(&ctx, replica, to);
                 }
                 continue;
