@@ -193,16 +193,22 @@ impl Leadership {
         Some(left)
     }
 
-    /// Whether a quorum acknowledged a message of this leadership that was sent at or after `since`.
-    fn acked_since(&self, since: Moment) -> bool {
+    /// The last instant at which a message was sent that a quorum has acknowledged to this leadership: until then nobody
+    /// else led, whatever any clock says (R2).
+    fn acked(&self) -> Option<Moment> {
         let metrics = self.parts.raft.server_metrics();
         let metrics = metrics.borrow_watched();
         let membership = metrics.membership_config.membership();
-        let now = Moment::now(&self.parts.clock);
-        metrics.vote.leader_id == self.leader
+        let usable = metrics.vote.leader_id == self.leader
             && !self.parts.acks.is_revoked(self.leader())
-            && self.parts.clock.is_safe()
-            && self.parts.acks.quorum_acked(self.leader(), membership, now).is_some_and(|a| a.mono >= since.mono)
+            && self.parts.clock.is_safe();
+        let now = Moment::now(&self.parts.clock);
+        usable.then(|| self.parts.acks.quorum_acked(self.leader(), membership, now)).flatten()
+    }
+
+    /// Whether a quorum acknowledged a message of this leadership that was sent at or after `since`.
+    fn acked_since(&self, since: Moment) -> bool {
+        self.acked().is_some_and(|a| a.mono >= since.mono)
     }
 
     /// Proves that this leadership still held at `since`: by the lease, else by a quorum's answers to something
@@ -266,16 +272,20 @@ impl Leadership {
         self.sequencer().last_in_flight(span, at)
     }
 
-    /// Closes as much as the clock allows, if the lease proves leadership afterwards. `None`: nothing may be
-    /// closed now.
+    /// Closes as much as the clock allows, if the lease proves leadership afterwards; else up to the last instant that a
+    /// quorum has proven. `None`: nothing may be closed now.
+    ///
+    /// A clock whose interval is about as wide as the lease is long never finds the lease valid between two heartbeats
+    /// (R5). Its shards lag by a heartbeat then, and do not stand still.
     pub(crate) fn close(&self) -> Option<Closed> {
         let at = Moment::now(&self.parts.clock);
         // The stamping lock is held over the lease check: promise, position and proof are one step (C2).
         let mut sequencer = self.sequencer();
-        if !sabotaged(Sabotage::CloseWithoutProof) {
-            self.lease_left()?;
-        }
-        let closed = sequencer.close(self.closable(at))?;
+        let closed = if self.lease_left().is_some() || sabotaged(Sabotage::CloseWithoutProof) {
+            sequencer.close(self.closable(at))?
+        } else {
+            sequencer.promise(self.closable(self.acked()?))?
+        };
         self.told(closed);
         Some(closed)
     }

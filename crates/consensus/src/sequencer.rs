@@ -110,6 +110,13 @@ impl Sequencer {
         Some(Closed { leader: self.leader, closed: self.closed, position: self.last })
     }
 
+    /// Promises `upto` and no more, whatever was closed before: for a proof that is older than the last closing, and says
+    /// nothing of that. `None` before the barrier is applied.
+    pub fn promise(&mut self, upto: Timestamp) -> Option<Closed> {
+        let closed = self.close(upto)?;
+        Some(Closed { closed: upto, ..closed })
+    }
+
     /// The last stamp of an entry in flight that may touch `span` and has any stamp at or below `upto`: an entry of many
     /// mutations may begin below it and end above.
     pub fn last_in_flight(&self, span: &KeySpan, upto: Timestamp) -> Option<Timestamp> {
@@ -211,6 +218,14 @@ mod tests {
         let first = s.stamp(ts(100), ts(0), 2, KeySpan::default());
         assert_eq!(s.close(ts(50)).unwrap().position, first.next());
         assert_eq!(s.close(ts(40)).unwrap().closed, ts(50), "a promise is not taken back");
+    }
+
+    #[test]
+    fn a_promise_says_no_more_than_was_proven() {
+        let mut s = open(10);
+        s.close(ts(200));
+        assert_eq!(s.promise(ts(150)).unwrap().closed, ts(150), "200 is not proven by what proves 150");
+        assert_eq!(s.stamp(ts(100), ts(0), 1, KeySpan::default()), ts(201), "and is closed all the same");
     }
 
     #[test]
