@@ -1,7 +1,8 @@
 //! A position that nobody can reach does not stay.
 //!
-//! * A leader that closes timestamps does not do so for long at the position of an entry that Raft refused: it stamps
-//!   another one, or replicas wait for the position until the next write (C6).
+//! * A leader whose lease is valid does not go on closing timestamps at the position of an entry that Raft refused: it
+//!   stamps another one, or replicas wait for the position until the next write (C6). Without a valid lease it may: what
+//!   it has stamped waits for a quorum then, and so does whatever follows.
 //!
 //! Source: rule C6.
 
@@ -11,12 +12,14 @@ use meridian_probe::Event;
 use meridian_types::{LeaderId, ShardId, Timestamp};
 
 /// How often a leader may close at a gap before it is filled: a refused barrier is tried again within 20 ms.
-const CLOSES_MAX: u32 = 3;
+const CLOSES_MAX: u32 = 4;
 
 /// See the module's documentation.
 #[derive(Default)]
 pub(super) struct GapsFilled {
     leaderships: Table<(ShardId, LeaderId), Leadership>,
+    /// The lease that the event before found valid.
+    valid: Option<(ShardId, LeaderId)>,
 }
 
 #[derive(Default)]
@@ -35,7 +38,9 @@ impl Invariant for GapsFilled {
 
     fn see(&mut self, seen: &Seen<'_>) -> Result<(), String> {
         let What::Event(event) = seen.what else { return Ok(()) };
+        let valid = self.valid.take();
         match event {
+            Event::LeaseValid { shard, leader } => self.valid = Some((*shard, *leader)),
             Event::Stamped { shard, leader, first, last, .. } => {
                 let fresh = Leadership { last: (*first, *last), ..Leadership::default() };
                 self.leaderships.insert((*shard, *leader), fresh);
@@ -46,7 +51,7 @@ impl Invariant for GapsFilled {
             }
             Event::Closed { shard, leader, position, .. } => {
                 let leadership = self.leaderships.entry((*shard, *leader)).or_default();
-                if !leadership.refused || leadership.last.1 != *position {
+                if !leadership.refused || leadership.last.1 != *position || valid != Some((*shard, *leader)) {
                     return Ok(());
                 }
                 leadership.closes += 1;
@@ -70,8 +75,13 @@ mod tests {
         s.ok(1, stamped(leader(1, 1), 10, key("a")));
         s.ok(1, stamped(leader(1, 1), 20, key("a")));
         s.ok(1, refused(leader(1, 1), 20));
-        s.ok(1, closed(leader(1, 1), 15, 20));
+        close(&mut s);
         s
+    }
+
+    fn close(s: &mut Script) {
+        s.ok(1, lease(leader(1, 1)));
+        s.ok(1, closed(leader(1, 1), 15, 20));
     }
 
     #[test]
@@ -85,11 +95,21 @@ mod tests {
     }
 
     #[test]
+    fn a_gap_stays_while_there_is_no_quorum() {
+        let mut s = script();
+        for _ in 0..10 {
+            s.ok(1, closed(leader(1, 1), 15, 20));
+        }
+        s.end();
+    }
+
+    #[test]
     fn a_gap_may_not_stay() {
         let mut s = script();
         for _ in 1..CLOSES_MAX {
-            s.ok(1, closed(leader(1, 1), 15, 20));
+            close(&mut s);
         }
+        s.ok(1, lease(leader(1, 1)));
         s.bad(1, closed(leader(1, 1), 15, 20), "which was refused");
     }
 }
