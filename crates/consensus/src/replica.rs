@@ -467,6 +467,11 @@ impl Replica {
         &self.clock
     }
 
+    /// Waits until this node's log is synced up to and including `index`. False: the log is gone.
+    pub(crate) async fn wait_synced(&self, index: u64) -> bool {
+        self.cache.wait_synced(index).await
+    }
+
     /// The last durable log index, 0 when nothing is.
     pub(crate) fn durable_index(&self) -> u64 {
         let state = self.snapshots.store.data.durable(self.shard);

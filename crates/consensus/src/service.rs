@@ -183,8 +183,16 @@ impl pb::raft_server::Raft for RaftService {
         let state = manifest.state.clone().ok_or_else(|| bad("a snapshot without a position"))?;
         let meta = meta_of(&state).map_err(failed)?;
         let staged = Some(Staged { dir, manifest });
+        let covered = meta.last_log_id.map(|id| id.index);
         let snapshot = Snapshot { meta, snapshot: SnapshotBundle { maker: maker.clone(), staged } };
         let answer = replica.raft().install_full_snapshot(vote, snapshot).await.map_err(failed)?;
+        // A snapshot of what is committed here already is not installed, and openraft says so before this log is synced:
+        // the leader would count on entries that a power loss can still take (G1).
+        if let Some(index) = covered
+            && !replica.wait_synced(index).await
+        {
+            return Err(failed("the log was closed"));
+        }
         Ok(Response::new(pb::SnapshotReply { vote: Some(codec::vote_to_pb(&answer.vote)) }))
     }
 }
