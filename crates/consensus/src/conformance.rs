@@ -1,7 +1,7 @@
 //! openraft's own storage suite, run on RocksDB and on the simulated disk; once more for a second group in the same
 //! store.
 
-use crate::apply::{ApplyWorker, StateMachine};
+use crate::apply::{ApplyWorker, EntryMutations, StateMachine};
 use crate::log_cache::LogCache;
 use crate::log_store::LogStore;
 use crate::raft_types::Raftish;
@@ -18,14 +18,8 @@ use tempfile::TempDir;
 struct Nothing;
 
 impl StateMachine for Nothing {
-    fn apply(
-        &self,
-        _: Timestamp,
-        _: Timestamp,
-        _: &[pb::Mutation],
-        _: &mut DataBatch,
-    ) -> Result<Vec<pb::Outcome>, StorageError> {
-        Ok(Vec::new())
+    fn apply(&self, entries: &[EntryMutations<'_>], _: &mut DataBatch) -> Result<Vec<Vec<pb::Outcome>>, StorageError> {
+        Ok(entries.iter().map(|_| Vec::new()).collect())
     }
 
     fn applied(&self, _: Timestamp) {}

@@ -36,7 +36,7 @@ pub mod service;
 mod snapshot;
 mod status;
 
-pub use apply::{StateMachine, Undecodable};
+pub use apply::{EntryMutations, StateMachine, Undecodable};
 pub use error::{ConsensusError, NotLeader};
 pub use gossip::Gossip;
 pub use peers::{PeerAddress, Peers};

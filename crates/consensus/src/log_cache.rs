@@ -168,7 +168,7 @@ mod tests {
     fn entry(index: u64, ts: u64) -> (RaftEntry, usize) {
         let log_id = RaftLogId { leader_id: RaftLeaderId { term: 1, node_id: 1 }, index };
         let command = pb::Command { ts, body: Some(pb::command::Body::Barrier(pb::command::Barrier {})) };
-        (RaftEntry { log_id, payload: RaftPayload::Normal(Command(Arc::new(command))) }, 100)
+        (RaftEntry { log_id, payload: RaftPayload::Normal(Command::new(command)) }, 100)
     }
 
     #[test]

@@ -349,6 +349,7 @@ impl Replica {
     /// Flushes what is applied, then gives up the log below it, so that whoever lags behind that needs a snapshot.
     pub async fn compact(&self) -> Result<(), ConsensusError> {
         let applied = self.applied_index();
+        self.snapshots.want_flush();
         self.raft.trigger().snapshot().await.map_err(stopped)?;
         let wait = self.raft.wait(Some(self.timing.promise() * 2));
         let reached = |m: &openraft::RaftMetrics<Raftish>| m.snapshot.as_ref().is_some_and(|s| s.index >= applied);

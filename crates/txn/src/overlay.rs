@@ -1,5 +1,5 @@
-//! A shard's state as the mutations of one log entry see it: what is stored, and over it what earlier mutations
-//! of the same entry have done. The entry's effects reach the store in one batch, so until then they are here.
+//! A shard's state as the mutations of a log entry see it: what is stored, and over it what earlier mutations of the
+//! entries that are applied together have done. Their effects reach the store in one batch, so until then they are here.
 
 use crate::apply::ShardScope;
 use bytes::Bytes;
@@ -10,14 +10,14 @@ use meridian_types::{RequestId, TableId, Timestamp};
 use prost::Message as _;
 use std::collections::BTreeMap;
 
-/// Stored state plus the effects of the entry so far.
+/// Stored state plus the effects of the entries so far.
 pub(crate) struct Overlay<'a> {
     scope: &'a ShardScope,
     view: &'a DataView,
-    /// Every version written by this entry, oldest first.
+    /// Every version written by these entries, oldest first.
     versions: BTreeMap<Bytes, Vec<Version>>,
     records: BTreeMap<RequestId, LedgerRecord>,
-    /// Ledger records of ids issued before this are dropped by this entry.
+    /// Ledger records of ids issued before this are dropped by these entries.
     forgotten: Timestamp,
 }
 
@@ -64,7 +64,7 @@ impl<'a> Overlay<'a> {
         self.records.retain(|id, _| id.time >= before);
     }
 
-    /// Puts the entry's effects into the batch, the dropping first: it must not take what this entry has added.
+    /// Puts the effects into the batch, the dropping first: it must not take what was added after it.
     pub(crate) fn write_into(self, batch: &mut DataBatch) {
         if self.forgotten > Timestamp::ZERO {
             batch.forget_ledger_before(self.scope.shard, self.forgotten);

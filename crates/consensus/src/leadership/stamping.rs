@@ -41,7 +41,7 @@ impl Leadership {
         command: pb::Command,
     ) -> Result<oneshot::Receiver<Completion<ClientWriteResult<Raftish>>>, ConsensusError> {
         let (responder, done) = EntryResponder::new(self.parts.shard);
-        let mut write = self.parts.raft.write(Command(Arc::new(command))).responder(responder);
+        let mut write = self.parts.raft.write(Command::new(command)).responder(responder);
         if sabotaged(Sabotage::ProposeUnfenced) {
             delay(self.parts.lease * 4).await;
         } else {

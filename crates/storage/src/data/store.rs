@@ -95,10 +95,19 @@ impl DataStore {
         Ok(())
     }
 
-    /// The shard's position that is surely durable: the raft log is kept from there on. What is really on disk may
-    /// be newer.
+    /// The shard's position that is surely durable: the raft log is kept from there on. RocksDB flushes by itself as
+    /// well, so what is found on disk counts if it is newer than what the last [`DataStore::flush`] has reported.
     pub fn durable(&self, shard: ShardId) -> Option<ShardState> {
-        self.lock_durable().get(&shard).cloned()
+        let reported = self.lock_durable().get(&shard).cloned()?;
+        let index = |state: &ShardState| state.applied.map_or(0, |id| id.index);
+        match self.inner.db.get_flushed(Family::Shards.name(), &records::position(shard)) {
+            Ok(Some(bytes)) => match records::decode_position(shard, &bytes) {
+                Ok(found) if index(&found) > index(&reported) => Some(found),
+                Ok(_) | Err(_) => Some(reported),
+            },
+            // What cannot be read now was durable all the same.
+            Ok(None) | Err(_) => Some(reported),
+        }
     }
 
     /// Bytes in memtables: what a flush would write, and a crash would have to replay.

@@ -135,6 +135,15 @@ impl Db {
         }
     }
 
+    /// The record under a key as it is durable: without what no flush has completed with.
+    pub(crate) fn get_flushed(&self, family: FamilyName, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
+        match self {
+            Self::Rocks(db) => db.get_flushed(family, key),
+            #[cfg(feature = "simulation")]
+            Self::Simulated(db) => db.get_flushed(family, key),
+        }
+    }
+
     /// Bytes of what a flush would write.
     pub(crate) fn memtable_bytes(&self, family: FamilyName) -> Result<u64, StorageError> {
         match self {

@@ -3,8 +3,8 @@
 use super::{FamilyName, IDENTITY_FAMILY, Iter};
 use crate::StorageError;
 use rocksdb::{
-    ColumnFamily, ColumnFamilyDescriptor, DB, FlushOptions, IngestExternalFileOptions, Options, Snapshot,
-    SstFileWriter, WriteBatch, WriteOptions,
+    ColumnFamily, ColumnFamilyDescriptor, DB, FlushOptions, IngestExternalFileOptions, Options, ReadOptions, ReadTier,
+    Snapshot, SstFileWriter, WriteBatch, WriteOptions,
 };
 use self_cell::self_cell;
 use std::path::{Path, PathBuf};
@@ -71,6 +71,14 @@ impl Rocks {
         unlogged.disable_wal(true);
         self.db.put_cf_opt(self.cf(family), key, value, &unlogged)?;
         self.db.flush_cf_opt(self.cf(family), &waiting())
+    }
+
+    /// The record under a key as it is on disk: nothing that a flush has not completed with.
+    pub(super) fn get_flushed(&self, family: FamilyName, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
+        let mut persisted = ReadOptions::default();
+        persisted.set_read_tier(ReadTier::Persisted);
+        let found = self.db.get_cf_opt(self.cf(family), key, &persisted);
+        found.map_err(StorageError::engine("read what is flushed"))
     }
 
     pub(super) fn memtable_bytes(&self, family: FamilyName) -> Result<u64, StorageError> {
