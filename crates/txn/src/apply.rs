@@ -76,7 +76,7 @@ pub fn apply(
         let stale = |(_, ts)| outcome(ts, Decision::StaleTimestamp(StaleTimestamp {}));
         return Ok(mutations.iter().zip(stamps).map(stale).collect());
     }
-    let mut state = Overlay::new(scope, view);
+    let mut state = Overlay::new(scope, view, batch);
     let mut previous = last_ts;
     let mut outcomes = Vec::with_capacity(mutations.len());
     for (mutation, ts) in mutations.iter().zip(stamps) {
@@ -86,7 +86,6 @@ pub fn apply(
         outcomes.push(apply_one(scope, &mut state, ts, mutation)?);
         previous = ts;
     }
-    state.write_into(batch);
     Ok(outcomes)
 }
 
