@@ -30,6 +30,7 @@ mod snapshot;
 mod store;
 
 pub use data::{DataBatch, DataStore, DataView, ScanResult, ScanRow, Version};
+pub use engine::EngineStats;
 pub use error::{StorageError, StoreName};
 pub use files::{FileReader, FileWriter, Files};
 pub use options::{FatalHook, StoreOptions};

@@ -95,7 +95,7 @@ pub fn apply_all(
     entries: &[Stamped<'_>],
     batch: &mut DataBatch,
 ) -> Result<Vec<Vec<Outcome>>, StorageError> {
-    let mut state = Overlay::new(scope, view);
+    let mut state = Overlay::new(scope, view, batch);
     let mut all = Vec::with_capacity(entries.len());
     for Stamped { last_ts, ts, mutations } in entries {
         let stamps = (ts.0..=u64::MAX).map(Timestamp);
@@ -115,7 +115,6 @@ pub fn apply_all(
         }
         all.push(outcomes);
     }
-    state.write_into(batch);
     Ok(all)
 }
 

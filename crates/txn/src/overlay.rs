@@ -1,5 +1,6 @@
 //! A shard's state as the mutations of a log entry see it: what is stored, and over it what earlier mutations of the
-//! entries that are applied together have done. Their effects reach the store in one batch, so until then they are here.
+//! entries that are applied together have done. The effects go into the batch as they come, and reach the store with it;
+//! what of them a later mutation may ask for is kept here until then.
 
 use crate::apply::ShardScope;
 use bytes::Bytes;
@@ -8,27 +9,31 @@ use meridian_proto::internal::v1::LedgerRecord;
 use meridian_storage::{DataBatch, DataView, StorageError, Version};
 use meridian_types::{RequestId, TableId, Timestamp};
 use prost::Message as _;
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 
 /// Stored state plus the effects of the entries so far.
 pub(crate) struct Overlay<'a> {
     scope: &'a ShardScope,
     view: &'a DataView,
-    /// Every version written by these entries, oldest first.
-    versions: BTreeMap<Bytes, Vec<Version>>,
-    records: BTreeMap<RequestId, LedgerRecord>,
+    batch: &'a mut DataBatch,
+    /// The newest version of every key written by these entries.
+    versions: HashMap<Bytes, Version>,
+    records: HashMap<RequestId, LedgerRecord>,
     /// Ledger records of ids issued before this are dropped by these entries.
     forgotten: Timestamp,
+    /// An encoded record, for its memory.
+    scratch: Vec<u8>,
 }
 
 impl<'a> Overlay<'a> {
-    pub(crate) fn new(scope: &'a ShardScope, view: &'a DataView) -> Self {
-        Self { scope, view, versions: BTreeMap::new(), records: BTreeMap::new(), forgotten: Timestamp::ZERO }
+    pub(crate) fn new(scope: &'a ShardScope, view: &'a DataView, batch: &'a mut DataBatch) -> Self {
+        let (versions, records, scratch) = (HashMap::new(), HashMap::new(), Vec::new());
+        Self { scope, view, batch, versions, records, forgotten: Timestamp::ZERO, scratch }
     }
 
     /// The key's newest version, tombstones included.
     pub(crate) fn newest(&self, key: &Bytes) -> Result<Option<Version>, StorageError> {
-        if let Some(version) = self.versions.get(key).and_then(|versions| versions.last()) {
+        if let Some(version) = self.versions.get(key) {
             return Ok(Some(version.clone()));
         }
         self.view.get(self.scope.table, key, Timestamp::MAX)
@@ -36,9 +41,15 @@ impl<'a> Overlay<'a> {
 
     /// Writes a version; `None` is a tombstone. A second one at the same timestamp replaces the first.
     pub(crate) fn write(&mut self, key: Bytes, ts: Timestamp, value: Option<Bytes>) {
-        let versions = self.versions.entry(key).or_default();
-        versions.pop_if(|last| last.ts == ts);
-        versions.push(Version { ts, value });
+        if sabotaged(Sabotage::CollectLocally)
+            && !self.versions.contains_key(&key)
+            && machine::random().is_multiple_of(4)
+        {
+            collect(self.view, self.scope.table, &key, self.batch);
+        }
+        // Of two changes of one record the batch keeps the later one.
+        self.batch.put_version(self.scope.table, &key, ts, value.clone());
+        self.versions.insert(key, Version { ts, value });
     }
 
     /// What the ledger remembers of the request.
@@ -55,31 +66,17 @@ impl<'a> Overlay<'a> {
 
     /// Adds a record to the ledger.
     pub(crate) fn remember(&mut self, id: RequestId, record: LedgerRecord) {
+        self.scratch.clear();
+        record.encode(&mut self.scratch).expect("a vector grows as needed");
+        self.batch.put_ledger(self.scope.shard, &id, &self.scratch);
         self.records.insert(id, record);
     }
 
-    /// Drops the records of all ids issued before `before`.
+    /// Drops the records of all ids issued before `before`, those of this entry too.
     pub(crate) fn forget(&mut self, before: Timestamp) {
         self.forgotten = self.forgotten.max(before);
         self.records.retain(|id, _| id.time >= before);
-    }
-
-    /// Puts the effects into the batch, the dropping first: it must not take what was added after it.
-    pub(crate) fn write_into(self, batch: &mut DataBatch) {
-        if self.forgotten > Timestamp::ZERO {
-            batch.forget_ledger_before(self.scope.shard, self.forgotten);
-        }
-        for (key, versions) in self.versions {
-            if sabotaged(Sabotage::CollectLocally) && machine::random().is_multiple_of(4) {
-                collect(self.view, self.scope.table, &key, batch);
-            }
-            for version in versions {
-                batch.put_version(self.scope.table, &key, version.ts, version.value);
-            }
-        }
-        for (id, record) in self.records {
-            batch.put_ledger(self.scope.shard, &id, &record.encode_to_vec());
-        }
+        self.batch.forget_ledger_before(self.scope.shard, before);
     }
 }
 

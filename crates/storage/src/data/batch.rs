@@ -2,7 +2,9 @@
 
 use super::families::Family;
 use super::key::{self, Span};
+use super::store::UNBOUNDED;
 use super::{records, value};
+use crate::engine::Batch;
 use bytes::Bytes;
 use meridian_proto::internal::v1::ShardState;
 use meridian_types::{KeyRange, RequestId, ShardId, TableId, Timestamp};
@@ -11,27 +13,32 @@ use prost::Message as _;
 /// Changes of one or more applied entries, with the position they lead to. Written by
 /// [`DataStore::write`](super::DataStore::write): all of it is visible at once, and durable at once in some later
 /// flush. A later change of the same record wins.
+///
+/// Keys and values are encoded one after another into one buffer: an entry costs no allocation of its own.
 #[derive(Default)]
 pub struct DataBatch {
-    pub(super) changes: Vec<(Family, Change)>,
-    bytes: usize,
+    changes: Vec<(Family, Change)>,
+    buffer: Vec<u8>,
 }
 
-pub(super) enum Change {
-    Put(Vec<u8>, Vec<u8>),
-    Delete(Vec<u8>),
+/// One change. Its key, and then its value, are the next bytes of the buffer.
+enum Change {
+    Put { key: usize, value: usize },
+    Delete { key: usize },
     DeleteSpan(Span),
 }
 
 impl DataBatch {
     /// Adds a version of a key; `None` is a tombstone.
     pub fn put_version(&mut self, table: TableId, key: &[u8], ts: Timestamp, value: Option<Bytes>) {
-        self.put(Family::Versions, key::version(table, key, ts), value::encode(value.as_deref()));
+        let encode_key = |out: &mut Vec<u8>| key::write_version(out, table, key, ts);
+        self.put(Family::Versions, encode_key, |out| value::write(out, value.as_deref()));
     }
 
     /// Records what a request came to.
     pub fn put_ledger(&mut self, shard: ShardId, id: &RequestId, record: &[u8]) {
-        self.put(Family::Ledger, records::ledger(shard, id).to_vec(), record.to_vec());
+        let encode_key = |out: &mut Vec<u8>| out.extend_from_slice(&records::ledger(shard, id));
+        self.put(Family::Ledger, encode_key, |out| out.extend_from_slice(record));
     }
 
     /// Drops the records of requests issued before `time`. One range deletion, which later lookups step over until
@@ -42,14 +49,15 @@ impl DataBatch {
 
     /// Sets the shard's position and what belongs to it.
     pub fn put_shard_state(&mut self, shard: ShardId, state: &ShardState) {
-        self.put(Family::Shards, records::position(shard).to_vec(), state.encode_to_vec());
+        let encode_key = |out: &mut Vec<u8>| out.extend_from_slice(&records::position(shard));
+        self.put(Family::Shards, encode_key, |out| state.encode(out).expect("a vector grows as needed"));
     }
 
     /// Removes everything of a shard: the versions in its range, its ledger and its position.
     pub(crate) fn clear_shard(&mut self, shard: ShardId, table: TableId, range: &KeyRange) {
         self.delete_span(Family::Versions, Span::of(table, range));
         self.delete_span(Family::Ledger, records::ledger_span(shard));
-        self.changes.push((Family::Shards, Change::Delete(records::position(shard).to_vec())));
+        self.delete(Family::Shards, &records::position(shard));
     }
 
     /// Whether there is nothing in it.
@@ -59,12 +67,43 @@ impl DataBatch {
 
     /// Bytes of the keys and values put into it.
     pub fn bytes(&self) -> usize {
-        self.bytes
+        self.buffer.len()
     }
 
-    fn put(&mut self, family: Family, key: Vec<u8>, value: Vec<u8>) {
-        self.bytes += key.len() + value.len();
-        self.changes.push((family, Change::Put(key, value)));
+    /// Hands the changes to the engine, in order.
+    pub(super) fn write_into(&self, out: &mut Batch<'_>) {
+        let mut rest = &self.buffer[..];
+        let mut next = |len: usize| {
+            let (next, after) = rest.split_at(len);
+            rest = after;
+            next
+        };
+        for (family, change) in &self.changes {
+            match change {
+                Change::Put { key, value } => {
+                    let (key, value) = (next(*key), next(*value));
+                    out.put(family.name(), key, value);
+                }
+                Change::Delete { key } => out.delete(family.name(), next(*key)),
+                Change::DeleteSpan(Span { start, end }) => {
+                    out.delete_range(family.name(), start, end.as_deref().unwrap_or(&UNBOUNDED));
+                }
+            }
+        }
+    }
+
+    fn put(&mut self, family: Family, key: impl FnOnce(&mut Vec<u8>), value: impl FnOnce(&mut Vec<u8>)) {
+        let start = self.buffer.len();
+        key(&mut self.buffer);
+        let key = self.buffer.len() - start;
+        value(&mut self.buffer);
+        let value = self.buffer.len() - start - key;
+        self.changes.push((family, Change::Put { key, value }));
+    }
+
+    fn delete(&mut self, family: Family, key: &[u8]) {
+        self.buffer.extend_from_slice(key);
+        self.changes.push((family, Change::Delete { key: key.len() }));
     }
 
     fn delete_span(&mut self, family: Family, span: Span) {

@@ -44,22 +44,27 @@ impl Span {
 /// Table and user key, without the timestamp.
 pub(crate) fn stem(table: TableId, key: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(LEN_MIN + key.len());
-    out.extend_from_slice(&table.0.to_be_bytes());
-    for &byte in key {
-        out.push(byte);
-        if byte == ESCAPE {
-            out.push(ESCAPED_ZERO);
-        }
-    }
-    out.extend_from_slice(&[ESCAPE, TERMINATOR]);
+    write_stem(&mut out, table, key);
     out
 }
 
-/// The whole key of one version.
-pub(crate) fn version(table: TableId, key: &[u8], ts: Timestamp) -> Vec<u8> {
-    let mut out = stem(table, key);
-    push_timestamp(&mut out, ts);
-    out
+/// Appends the whole key of one version.
+pub(crate) fn write_version(out: &mut Vec<u8>, table: TableId, key: &[u8], ts: Timestamp) {
+    write_stem(out, table, key);
+    push_timestamp(out, ts);
+}
+
+fn write_stem(out: &mut Vec<u8>, table: TableId, key: &[u8]) {
+    out.extend_from_slice(&table.0.to_be_bytes());
+    // Most keys have no zero byte and go in one piece.
+    let mut rest = key;
+    while let Some(zero) = rest.iter().position(|byte| *byte == ESCAPE) {
+        out.extend_from_slice(&rest[..=zero]);
+        out.push(ESCAPED_ZERO);
+        rest = &rest[zero + 1..];
+    }
+    out.extend_from_slice(rest);
+    out.extend_from_slice(&[ESCAPE, TERMINATOR]);
 }
 
 /// Completes a stem to the key of one version.
@@ -113,6 +118,12 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::cmp::Reverse;
+
+    fn version(table: TableId, key: &[u8], ts: Timestamp) -> Vec<u8> {
+        let mut out = Vec::new();
+        write_version(&mut out, table, key, ts);
+        out
+    }
 
     /// Few different bytes, the special ones among them, so that prefixes and equal keys are common.
     fn user_key() -> impl Strategy<Value = Vec<u8>> {

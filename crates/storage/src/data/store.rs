@@ -1,11 +1,10 @@
 //! The data store itself: opening, atomic writes, views, and what of it is durable.
 
-use super::batch::{Change, DataBatch};
+use super::batch::DataBatch;
 use super::families::{self, Family};
-use super::key::Span;
 use super::records;
 use super::view::DataView;
-use crate::engine::{Db, Reach, Rocks, Scan};
+use crate::engine::{Db, EngineStats, Reach, Rocks, Scan};
 use crate::{StorageError, StoreOptions};
 use meridian_proto::internal::v1::ShardState;
 use meridian_types::{KeyRange, ShardId, TableId};
@@ -20,7 +19,7 @@ const INFO_LOGS_MAX: usize = 4;
 
 /// End of a span without upper bound: above every key, since versions are the longest keys and a table id of all
 /// ones is never given out.
-const UNBOUNDED: [u8; 16] = [u8::MAX; 16];
+pub(super) const UNBOUNDED: [u8; 16] = [u8::MAX; 16];
 
 /// Versions, ledgers and positions of every shard on this node. Clones share it.
 ///
@@ -67,15 +66,7 @@ impl DataStore {
     /// Writes the batch into memory, all of it visible at once. Not durable until [`DataStore::flush`].
     pub fn write(&self, batch: DataBatch) -> Result<(), StorageError> {
         let mut out = self.inner.db.batch();
-        for (family, change) in batch.changes {
-            match change {
-                Change::Put(key, value) => out.put(family.name(), &key, &value),
-                Change::Delete(key) => out.delete(family.name(), &key),
-                Change::DeleteSpan(Span { start, end }) => {
-                    out.delete_range(family.name(), &start, end.as_deref().unwrap_or(&UNBOUNDED));
-                }
-            }
-        }
+        batch.write_into(&mut out);
         self.inner.db.write(out, "write to the data store")
     }
 
@@ -113,6 +104,11 @@ impl DataStore {
     /// Bytes in memtables: what a flush would write, and a crash would have to replay.
     pub fn memtable_bytes(&self) -> Result<u64, StorageError> {
         Family::ALL.into_iter().try_fold(0, |sum, family| Ok(sum + self.inner.db.memtable_bytes(family.name())?))
+    }
+
+    /// What the engine has written since the store was opened.
+    pub fn stats(&self) -> EngineStats {
+        self.inner.db.stats()
     }
 
     /// Removes the versions in a shard's range, its ledger and its position. Visible at once, not durable until

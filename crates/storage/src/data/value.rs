@@ -8,13 +8,11 @@ const FORMAT: u8 = 1;
 const PUT: u8 = 1;
 const TOMBSTONE: u8 = 2;
 
-/// Encodes what a version holds; `None` is a tombstone.
-pub(super) fn encode(value: Option<&[u8]>) -> Vec<u8> {
+/// Appends the encoding of what a version holds; `None` is a tombstone.
+pub(super) fn write(out: &mut Vec<u8>, value: Option<&[u8]>) {
     let (tag, payload) = value.map_or((TOMBSTONE, [].as_slice()), |v| (PUT, v));
-    let mut out = Vec::with_capacity(2 + payload.len());
     out.extend_from_slice(&[FORMAT, tag]);
     out.extend_from_slice(payload);
-    out
 }
 
 /// Decodes what a version holds, without copying it.
@@ -38,7 +36,9 @@ mod tests {
     #[test]
     fn round_trip_and_refusal() {
         for value in [None, Some(b"".as_slice()), Some(b"\x02"), Some(b"payload")] {
-            assert_eq!(decode(&encode(value)).unwrap(), value);
+            let mut encoded = Vec::new();
+            write(&mut encoded, value);
+            assert_eq!(decode(&encoded).unwrap(), value);
         }
         for bad in [b"".as_slice(), b"\x01", b"\x01\x02x", b"\x02\x01x", b"\x01\x03"] {
             assert!(matches!(decode(bad), Err(StorageError::Corrupt { .. })), "{bad:?}");

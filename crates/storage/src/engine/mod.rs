@@ -7,10 +7,12 @@
 mod batch;
 mod iter;
 mod rocks;
+mod stats;
 
 pub(crate) use batch::Batch;
 pub(crate) use iter::{Iter, Reach, Scan};
 pub(crate) use rocks::Rocks;
+pub use stats::EngineStats;
 
 use crate::StorageError;
 use crate::files::Files;
@@ -150,6 +152,15 @@ impl Db {
             Self::Rocks(db) => db.memtable_bytes(family),
             #[cfg(feature = "simulation")]
             Self::Simulated(db) => db.memtable_bytes(family),
+        }
+    }
+
+    /// What it has written since it was opened.
+    pub(crate) fn stats(&self) -> EngineStats {
+        match self {
+            Self::Rocks(db) => db.stats(),
+            #[cfg(feature = "simulation")]
+            Self::Simulated(_) => EngineStats::default(),
         }
     }
 

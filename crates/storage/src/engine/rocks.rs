@@ -1,7 +1,8 @@
 //! RocksDB, as the seam wants it.
 
-use super::{FamilyName, IDENTITY_FAMILY, Iter};
+use super::{EngineStats, FamilyName, IDENTITY_FAMILY, Iter};
 use crate::StorageError;
+use rocksdb::statistics::{StatsLevel, Ticker};
 use rocksdb::{
     ColumnFamily, ColumnFamilyDescriptor, DB, FlushOptions, IngestExternalFileOptions, Options, ReadOptions, ReadTier,
     Snapshot, SstFileWriter, WriteBatch, WriteOptions,
@@ -18,6 +19,8 @@ pub(crate) struct Rocks {
     write: WriteOptions,
     /// Options of each family: snapshot files are filtered and compressed like the files around them.
     families: Vec<(FamilyName, Options)>,
+    /// What the database was opened with: RocksDB's counters hang on it.
+    options: Options,
     // Dropped last: the database is closed by then.
     open: watch::Sender<()>,
 }
@@ -31,13 +34,17 @@ impl Rocks {
         logged: bool,
         action: &'static str,
     ) -> Result<Self, StorageError> {
+        let mut options = options.clone();
+        options.enable_statistics();
+        // Counters only: they are kept per core and cost next to nothing, times and histograms do not.
+        options.set_statistics_level(StatsLevel::ExceptHistogramOrTimers);
         let identity = ColumnFamilyDescriptor::new(IDENTITY_FAMILY, Options::default());
         let others = families.iter().map(|(name, options)| ColumnFamilyDescriptor::new(*name, options.clone()));
-        let db = DB::open_cf_descriptors(options, path, std::iter::once(identity).chain(others))
+        let db = DB::open_cf_descriptors(&options, path, std::iter::once(identity).chain(others))
             .map_err(StorageError::engine(action))?;
         let mut write = WriteOptions::default();
         write.disable_wal(!logged);
-        Ok(Self { db, write, families, open: watch::Sender::new(()) })
+        Ok(Self { db, write, families, options, open: watch::Sender::new(()) })
     }
 
     pub(super) fn watch_open(&self) -> watch::Receiver<()> {
@@ -56,7 +63,8 @@ impl Rocks {
         self.db.write_opt(batch, &self.write)
     }
 
-    /// Syncs the write-ahead log: everything written before the call is durable on return.
+    /// Writes the buffer of the write-ahead log to its file and syncs it: everything written before the call is durable
+    /// on return.
     pub(crate) fn sync_log(&self) -> Result<(), StorageError> {
         self.db.flush_wal(true).map_err(StorageError::engine("sync the raft log"))
     }
@@ -84,6 +92,21 @@ impl Rocks {
     pub(super) fn memtable_bytes(&self, family: FamilyName) -> Result<u64, StorageError> {
         let bytes = self.db.property_int_value_cf(self.cf(family), "rocksdb.cur-size-all-mem-tables");
         Ok(bytes.map_err(StorageError::engine("measure the memtables"))?.unwrap_or(0))
+    }
+
+    pub(super) fn stats(&self) -> EngineStats {
+        let count = |ticker| self.options.get_ticker_count(ticker);
+        EngineStats {
+            user_bytes: count(Ticker::BytesWritten),
+            log_bytes: count(Ticker::WalFileBytes),
+            log_syncs: count(Ticker::WalFileSynced),
+            flushed_bytes: count(Ticker::FlushWriteBytes),
+            compaction_read_bytes: count(Ticker::CompactReadBytes),
+            compaction_written_bytes: count(Ticker::CompactWriteBytes),
+            stalled_us: count(Ticker::StallMicros),
+            block_hits: count(Ticker::BlockCacheDataHit),
+            block_misses: count(Ticker::BlockCacheDataMiss),
+        }
     }
 
     pub(super) fn ingest(&self, family: FamilyName, paths: Vec<PathBuf>) -> Result<(), StorageError> {

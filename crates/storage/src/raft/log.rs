@@ -4,6 +4,7 @@
 //! in the same write-ahead log, so what is synced later covers all that was written earlier: a saved vote covers
 //! the entries appended before it.
 
+use super::ends::{self, Ends, KnownEnds};
 use super::store::LOG;
 use super::{RaftLogStore, SyncDone, keys, record};
 use crate::StorageError;
@@ -22,11 +23,12 @@ const POINT_DELETES_MAX: u64 = 32;
 pub struct RaftLog {
     store: RaftLogStore,
     shard: ShardId,
+    ends: KnownEnds,
 }
 
 impl RaftLog {
-    pub(super) fn new(store: RaftLogStore, shard: ShardId) -> Self {
-        Self { store, shard }
+    pub(super) fn new(store: RaftLogStore, shard: ShardId, ends: KnownEnds) -> Self {
+        Self { store, shard, ends }
     }
 
     /// The shard.
@@ -39,14 +41,19 @@ impl RaftLog {
     /// * Shape: `(index, encoded entry)`, indexes following one another and the log's last.
     /// * `done` is called exactly once, from the sync thread, after all callbacks queued before it; it must not
     ///   block. If the write itself fails it is called at once, and the same error is returned.
-    /// * Cost: one batch into the memory of RocksDB and of the system; no wait for the disk.
+    /// * Cost: one batch into the memory of RocksDB; no call into the system and no wait for the disk.
     pub fn append(&self, entries: &[(u64, Bytes)], done: SyncDone) -> Result<(), StorageError> {
-        let mut batch = self.store.db().batch();
+        let (mut batch, mut sealed) = (self.store.db().batch(), Vec::new());
         for (index, entry) in entries {
             let key = keys::entry(self.shard, *index);
-            batch.put(LOG, &key, &record::seal(&key, entry));
+            record::seal_into(&mut sealed, &key, entry);
+            batch.put(LOG, &key, &sealed);
         }
-        match self.store.write(batch) {
+        let written = self.change_ends(batch, |ends| match (entries.first(), entries.last()) {
+            (Some((first, _)), Some((last, _))) => ends::appended(ends, *first, *last),
+            _ => ends,
+        });
+        match written {
             Ok(()) => {
                 self.store.when_synced(done);
                 Ok(())
@@ -78,19 +85,19 @@ impl RaftLog {
         if let Some(last) = self.last_index()? {
             self.delete_entries(&mut batch, index, last);
         }
-        self.store.write(batch)
+        self.change_ends(batch, |ends| ends::cut(ends, index))
     }
 
     /// Removes the entries up to and including `upto` and records that entry's log id. `upto` may lie past the
     /// last entry. Not synced: a purge that is lost only keeps more.
     pub fn purge(&self, upto: u64, log_id: Bytes) -> Result<(), StorageError> {
         let mut batch = self.store.db().batch();
-        if let Some(first) = self.first_index()? {
-            self.delete_entries(&mut batch, first, upto);
+        if let Some((first, last)) = self.ends()? {
+            self.delete_entries(&mut batch, first, upto.min(last));
         }
         let key = keys::single(self.shard, keys::PURGED);
         batch.put(LOG, &key, &record::seal(&key, &log_id));
-        self.store.write(batch)
+        self.change_ends(batch, |ends| ends::purged(ends, upto))
     }
 
     /// The log id recorded by the last purge.
@@ -139,12 +146,12 @@ impl RaftLog {
 
     /// Index of the first entry there is.
     pub fn first_index(&self) -> Result<Option<u64>, StorageError> {
-        self.end(|entries| entries.seek_to_first())
+        Ok(self.ends()?.map(|(first, _)| first))
     }
 
     /// Index of the last entry there is.
     pub fn last_index(&self) -> Result<Option<u64>, StorageError> {
-        self.end(|entries| entries.seek_to_last())
+        Ok(self.ends()?.map(|(_, last)| last))
     }
 
     /// Sets or removes a small named record of this shard; it is durable on return.
@@ -173,7 +180,7 @@ impl RaftLog {
     pub fn destroy(&self) -> Result<(), StorageError> {
         let mut batch = self.store.db().batch();
         batch.delete_range(LOG, &keys::shard_start(self.shard), &keys::shard_end(self.shard));
-        self.store.write(batch)?;
+        self.change_ends(batch, |_| None)?;
         self.store.sync()
     }
 
@@ -202,8 +209,33 @@ impl RaftLog {
         }
     }
 
-    fn end(&self, seek: impl FnOnce(&mut Iter<'_>)) -> Result<Option<u64>, StorageError> {
+    /// The ends of the log, looked up only the first time.
+    fn ends(&self) -> Result<Ends, StorageError> {
         self.store.check()?;
+        let mut known = self.ends.lock();
+        self.look_up(&mut known)
+    }
+
+    fn look_up(&self, known: &mut Option<Ends>) -> Result<Ends, StorageError> {
+        if let Some(ends) = *known {
+            return Ok(ends);
+        }
+        let first = self.end(|entries| entries.seek_to_first())?;
+        let last = self.end(|entries| entries.seek_to_last())?;
+        Ok(*known.insert(first.zip(last)))
+    }
+
+    /// Writes the batch, and on success says where the log begins and ends from now on.
+    fn change_ends(&self, batch: Batch<'_>, change: impl FnOnce(Ends) -> Ends) -> Result<(), StorageError> {
+        let mut known = self.ends.lock();
+        // Before the write: afterwards the ends on disk are the new ones already.
+        let before = self.look_up(&mut known)?;
+        self.store.write(batch)?;
+        *known = Some(change(before));
+        Ok(())
+    }
+
+    fn end(&self, seek: impl FnOnce(&mut Iter<'_>)) -> Result<Option<u64>, StorageError> {
         let mut iter = self.entries(keys::entry(self.shard, 0), keys::entries_end(self.shard));
         seek(&mut iter);
         let index = iter.key().map(|key| self.index_of(key)).transpose()?;

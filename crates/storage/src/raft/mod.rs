@@ -1,5 +1,6 @@
 //! The raft store: logs, votes and small synced records of every shard.
 
+mod ends;
 mod keys;
 mod log;
 #[cfg(feature = "simulation")]

@@ -2,16 +2,22 @@
 //! a value that turns up under another key is found too.
 
 use crate::StorageError;
-use bytes::{BufMut as _, Bytes, BytesMut};
+use bytes::Bytes;
 
 const CRC_LEN: usize = 4;
 
 /// Frames a payload for its key.
-pub(super) fn seal(key: &[u8], payload: &[u8]) -> Bytes {
-    let mut out = BytesMut::with_capacity(CRC_LEN + payload.len());
-    out.put_u32(checksum(key, payload));
-    out.put_slice(payload);
-    out.freeze()
+pub(super) fn seal(key: &[u8], payload: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(CRC_LEN + payload.len());
+    seal_into(&mut out, key, payload);
+    out
+}
+
+/// As [`seal`], into a buffer whose content goes.
+pub(super) fn seal_into(out: &mut Vec<u8>, key: &[u8], payload: &[u8]) {
+    out.clear();
+    out.extend_from_slice(&checksum(key, payload).to_be_bytes());
+    out.extend_from_slice(payload);
 }
 
 /// Checks a value read under `key` and returns its payload.
@@ -41,7 +47,7 @@ mod tests {
         assert!(open(b"kez", &sealed, String::new).is_err());
         assert!(open(b"key", &sealed[..3], String::new).is_err());
         for bit in 0..sealed.len() * 8 {
-            let mut damaged = sealed.to_vec();
+            let mut damaged = sealed.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);
             assert!(matches!(open(b"key", &damaged, String::new), Err(StorageError::Corrupt { .. })), "bit {bit}");
         }

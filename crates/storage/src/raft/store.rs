@@ -1,11 +1,12 @@
 //! Opens the raft store and hands out one handle per shard.
 
+use super::ends::AllEnds;
 use super::log::RaftLog;
 use super::sync::{SyncQueue, SyncStats};
 use super::{SyncDone, keys};
 #[cfg(feature = "simulation")]
 use crate::StoreName;
-use crate::engine::{Batch, Db, Reach, Rocks, Scan};
+use crate::engine::{Batch, Db, EngineStats, Reach, Rocks, Scan};
 use crate::{StorageError, StoreOptions};
 use meridian_types::ShardId;
 use rocksdb::{BlockBasedOptions, Cache, DBCompressionType, DBRecoveryMode, Options};
@@ -22,6 +23,15 @@ const BLOOM_BITS: f64 = 10.0;
 /// Informational log files that RocksDB keeps.
 const INFO_LOGS_MAX: usize = 4;
 
+/// Full memtables that a flush takes together. Fewer than there may be, so that writers go on meanwhile.
+const MEMTABLES_MERGED: i32 = 2;
+
+/// Files of level 0 that make a compaction worth while.
+const LEVEL0_FILES: i32 = 8;
+
+/// A file of level 0 is short-lived: compressing it is work for nothing.
+const COMPRESSION: [DBCompressionType; 3] = [DBCompressionType::None, DBCompressionType::Lz4, DBCompressionType::Lz4];
+
 /// Logs and votes of every shard on this node. Clones share it.
 #[derive(Clone)]
 pub struct RaftLogStore {
@@ -32,6 +42,7 @@ struct Inner {
     // Dropped first: its thread syncs what is queued while the database is still open.
     sync: SyncQueue,
     db: Db,
+    ends: AllEnds,
 }
 
 impl RaftLogStore {
@@ -40,14 +51,14 @@ impl RaftLogStore {
         let db = Arc::new(Rocks::open(path, &db_options(options), families, true, "open the raft store")?);
         let synced = Arc::clone(&db);
         let sync = SyncQueue::start(move || synced.sync_log(), Arc::clone(&options.on_fatal))?;
-        Ok(Self { inner: Arc::new(Inner { sync, db: Db::Rocks(db) }) })
+        Ok(Self { inner: Arc::new(Inner { sync, db: Db::Rocks(db), ends: AllEnds::default() }) })
     }
 
     #[cfg(feature = "simulation")]
     pub(crate) fn open_simulated(disk: &crate::SimDisk, on_fatal: crate::FatalHook) -> Result<Self, StorageError> {
         let db = crate::sim::SimDb::open(disk, StoreName::Raft)?;
         let sync = SyncQueue::simulated(Arc::clone(&db), on_fatal);
-        Ok(Self { inner: Arc::new(Inner { sync, db: Db::Simulated(db) }) })
+        Ok(Self { inner: Arc::new(Inner { sync, db: Db::Simulated(db), ends: AllEnds::default() }) })
     }
 
     /// Ends when the last clone is gone and the database is closed.
@@ -57,7 +68,7 @@ impl RaftLogStore {
 
     /// The handle of one shard. Nothing is written: a shard exists once it has state.
     pub fn shard(&self, shard: ShardId) -> RaftLog {
-        RaftLog::new(self.clone(), shard)
+        RaftLog::new(self.clone(), shard, self.inner.ends.of(shard))
     }
 
     /// The shards that have any state, in order.
@@ -78,6 +89,11 @@ impl RaftLogStore {
     /// Counts of the sync thread.
     pub fn sync_stats(&self) -> SyncStats {
         self.inner.sync.stats()
+    }
+
+    /// What the engine has written since the store was opened.
+    pub fn stats(&self) -> EngineStats {
+        self.inner.db.stats()
     }
 
     /// Fails once the store is poisoned.
@@ -115,7 +131,11 @@ fn db_options(options: &StoreOptions) -> Options {
     db.create_missing_column_families(true);
     // Damage before the last record stops the start: what was acknowledged is never silently cut off.
     db.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
+    // Also what bounds the log files: when they exceed it, the next write seals the memtable, and the log files before
+    // it go once the flush that this starts is done. What stays of a log that is not purged lies in table files.
     db.set_max_total_wal_size(options.raft_wal_bytes_max);
+    // Appends stay in memory until the sync thread writes all of them by one call; see `sync.rs`.
+    db.set_manual_wal_flush(true);
     db.set_max_background_jobs(i32::from(options.background_jobs));
     db.set_max_open_files(i32::from(options.open_files_max));
     db.set_keep_log_file_num(INFO_LOGS_MAX);
@@ -130,6 +150,11 @@ fn log_options(options: &StoreOptions, cache: &Cache) -> Options {
     log.set_block_based_table_factory(&table);
     log.set_write_buffer_size(options.raft_write_buffer_bytes);
     log.set_max_write_buffer_number(i32::from(options.write_buffers_max));
+    // Several memtables make one file: an entry and the purge that removes it mostly meet there, and neither is written.
+    log.set_min_write_buffer_number_to_merge(MEMTABLES_MERGED);
+    // What reaches a file is mostly dead by the time that a few files are there, so compaction is put off.
+    log.set_level_zero_file_num_compaction_trigger(LEVEL0_FILES);
     log.set_compression_type(DBCompressionType::Lz4);
+    log.set_compression_per_level(&COMPRESSION);
     log
 }

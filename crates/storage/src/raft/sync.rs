@@ -1,8 +1,25 @@
-//! Group commit: one thread, one fsync for everything that was written before it, whichever shard wrote it.
+//! Group commit: one thread, one write and one fsync for everything that was appended before it, whichever shard
+//! appended it.
 //!
-//! A writer puts its batch into the write-ahead log unsynced, then queues its callback here. The thread takes all
-//! callbacks there are, syncs once, then completes them in the order in which they were queued. While it syncs,
-//! the next group gathers: the slower the disk, the larger the groups.
+//! A writer puts its batch into RocksDB's memtable and into the buffer of its write-ahead log (`manual_wal_flush`),
+//! which is memory only, then queues its callback here. The thread takes all callbacks there are, writes the buffer to
+//! the file and syncs it, then completes them in the order in which they were queued. While it syncs, the next group
+//! gathers: the slower the disk, the larger the groups.
+//!
+//! What of RocksDB this rests on, read in its source (11.8, `db/db_impl/db_impl.cc`, `FlushWAL` and `SyncWalImpl`;
+//! `db_impl_write.cc`, `SwitchMemtable`):
+//! * A write returns with its record in the buffer of the newest log file, and `FlushWAL` writes out that buffer under
+//!   the lock under which records get into it. A log file's buffer is written out before a newer file takes its place.
+//! * The sync after it takes every log file up to the newest, and the directory when a file is new. A file that is gone
+//!   by then belonged to a memtable whose flush is durable.
+//! * If the buffer cannot be written, RocksDB refuses every later write as well. The first invariant below would keep us
+//!   from believing it anyway.
+//!
+//! A process that is killed loses what is in the buffer. None of that was acknowledged: a kill costs no more than a
+//! power cut, and shows the same prefix of the log.
+//!
+//! The other way to one write for all, a thread that merges the batches of all shards, would need a copy of what is
+//! queued for those who read it back at once, and does the same work later; the figures are in `docs/performance.md`.
 //!
 //! Invariants:
 //! 1. A callback reports success only after a sync that began after its write had returned.

@@ -1,0 +1,148 @@
+//! Filling one table, then reading it by keys: a table that the caches do not hold.
+
+use crate::{MIB, PAYLOAD_BYTES, SEED, TABLE, process};
+use meridian_clock::Mono;
+use meridian_proto::internal::v1::{LeaderId, LogId, ShardState};
+use meridian_storage::{DataBatch, Store, StoreOptions};
+use meridian_types::{ShardId, Timestamp};
+use rand::{RngExt as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
+use std::hint::black_box;
+use tempfile::TempDir;
+
+const SHARD: ShardId = ShardId(1);
+
+/// Rows of one batch.
+const BATCH: u64 = 256;
+
+/// Progress lines.
+const STEPS: u64 = 10;
+
+/// Point reads of each round; ours and those of RocksDB alone take turns.
+const GETS: u64 = 100_000;
+const ROUNDS: u64 = 3;
+
+/// Rows that are read again and again for the cached figure.
+const HOT_ROWS: u64 = 50_000;
+
+/// Bytes of a row: key and value.
+const ROW_BYTES: u64 = 20 + PAYLOAD_BYTES as u64;
+
+/// Random order: neighbours in time are none on disk.
+fn key(row: u64) -> String {
+    format!("key-{:016x}", row.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+}
+
+/// Bytes that do not compress.
+fn value(random: &mut ChaCha8Rng) -> Vec<u8> {
+    let mut value = vec![0; PAYLOAD_BYTES];
+    random.fill(&mut value[..]);
+    value
+}
+
+pub(crate) fn run(bytes: u64) {
+    let rows = bytes / ROW_BYTES;
+    let (dir, store) = ours(rows);
+    let (plain_dir, plain) = plain(rows);
+    let view = store.data.view();
+    let ours = |row| view.get(TABLE, key(row).as_bytes(), Timestamp::MAX).unwrap().unwrap().value.unwrap().len();
+    let theirs = |row| plain.get(key(row)).unwrap().unwrap().len();
+    println!(
+        "point gets, one thread; the block caches hold {:.0} MiB each",
+        StoreOptions::default().block_cache_bytes as f64 / MIB
+    );
+    for round in 0..ROUNDS {
+        let meridian = gets(SEED + 2 * round, 0..rows, ours);
+        let rocksdb = gets(SEED + 2 * round + 1, 0..rows, theirs);
+        println!(
+            "  whole table: Meridian {meridian:.0}/s, RocksDB alone {rocksdb:.0}/s, {:.2} times as long",
+            rocksdb / meridian
+        );
+    }
+    for round in 0..ROUNDS {
+        let meridian = gets(SEED + 2 * round, 0..HOT_ROWS.min(rows), ours);
+        let rocksdb = gets(SEED + 2 * round + 1, 0..HOT_ROWS.min(rows), theirs);
+        println!(
+            "  cached: Meridian {meridian:.0}/s, RocksDB alone {rocksdb:.0}/s, {:.2} times as long",
+            rocksdb / meridian
+        );
+    }
+    println!("peak resident {:.0} MiB", process::peak_resident() as f64 / MIB);
+    drop((dir, plain_dir));
+}
+
+/// Gets per second.
+fn gets(seed: u64, rows: std::ops::Range<u64>, get: impl Fn(u64) -> usize) -> f64 {
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    let begun = Mono::now();
+    for _ in 0..GETS {
+        black_box(get(random.random_range(rows.clone())));
+    }
+    GETS as f64 / begun.elapsed().as_secs_f64()
+}
+
+/// The table in Meridian's data store, as entries that are applied leave it.
+fn ours(rows: u64) -> (TempDir, Store) {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(&dir.path().join("store"), StoreOptions::default()).unwrap();
+    let mut random = ChaCha8Rng::seed_from_u64(SEED);
+    let (written, begun, processor) = (process::written(), Mono::now(), process::processor_seconds());
+    for first in (0..rows).step_by(BATCH as usize) {
+        let mut batch = DataBatch::default();
+        let end = (first + BATCH).min(rows);
+        for row in first..end {
+            batch.put_version(TABLE, key(row).as_bytes(), Timestamp(1 + row), Some(value(&mut random).into()));
+        }
+        let applied = LogId { leader: Some(LeaderId { term: 1, node: 1 }), index: first };
+        batch.put_shard_state(SHARD, &ShardState { applied: Some(applied), last_ts: end, ..ShardState::default() });
+        store.data.write(batch).unwrap();
+        if first * STEPS / rows != end * STEPS / rows {
+            let (part, seconds) = (100 * end / rows, begun.elapsed().as_secs_f64());
+            eprintln!("  {part} %, {seconds:.0} s, peak resident {:.0} MiB", process::peak_resident() as f64 / MIB);
+        }
+    }
+    store.data.flush().unwrap();
+    let (took, user) = (begun.elapsed().as_secs_f64(), (rows * ROW_BYTES) as f64);
+    let device = (process::written() - written) as f64;
+    println!(
+        "import of {rows} rows, {:.0} MiB: {took:.0} s, {:.1} MiB/s, {:.0} rows/s",
+        user / MIB,
+        user / MIB / took,
+        rows as f64 / took
+    );
+    println!("  processor {:.2} us for each row", (process::processor_seconds() - processor) * 1e6 / rows as f64);
+    println!(
+        "  written to the device {:.2} for each byte of user data; peak resident {:.0} MiB",
+        device / user,
+        process::peak_resident() as f64 / MIB
+    );
+    (dir, store)
+}
+
+/// The same table in RocksDB alone, with filters and a cache as ours.
+fn plain(rows: u64) -> (TempDir, rocksdb::DB) {
+    let dir = tempfile::tempdir().unwrap();
+    let mut table = rocksdb::BlockBasedOptions::default();
+    table.set_block_cache(&rocksdb::Cache::new_lru_cache(StoreOptions::default().block_cache_bytes));
+    table.set_bloom_filter(10.0, false);
+    let mut options = rocksdb::Options::default();
+    options.create_if_missing(true);
+    options.set_compression_type(rocksdb::DBCompressionType::Lz4);
+    options.set_bottommost_compression_type(rocksdb::DBCompressionType::Zstd);
+    options.set_max_background_jobs(i32::from(StoreOptions::default().background_jobs));
+    options.set_max_open_files(i32::from(StoreOptions::default().open_files_max));
+    options.set_block_based_table_factory(&table);
+    let db = rocksdb::DB::open(&options, dir.path()).unwrap();
+    let mut unlogged = rocksdb::WriteOptions::default();
+    unlogged.disable_wal(true);
+    let mut random = ChaCha8Rng::seed_from_u64(SEED);
+    let begun = Mono::now();
+    for first in (0..rows).step_by(BATCH as usize) {
+        let mut batch = rocksdb::WriteBatch::default();
+        (first..(first + BATCH).min(rows)).for_each(|row| batch.put(key(row), value(&mut random)));
+        db.write_opt(batch, &unlogged).unwrap();
+    }
+    db.flush().unwrap();
+    println!("RocksDB alone took {:.0} s for the same rows", begun.elapsed().as_secs_f64());
+    (dir, db)
+}
