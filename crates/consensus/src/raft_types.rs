@@ -77,6 +77,11 @@ impl Command {
         Timestamp(self.0.ts.saturating_add(self.stamps() - 1))
     }
 
+    /// Whether it carries clients' requests.
+    pub(crate) fn has_mutations(&self) -> bool {
+        matches!(&self.0.body, Some(pb::command::Body::Mutations(_)))
+    }
+
     fn stamps(&self) -> u64 {
         match &self.0.body {
             Some(pb::command::Body::Mutations(m)) => (m.mutations.len() as u64).max(1),

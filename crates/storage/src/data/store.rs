@@ -9,7 +9,7 @@ use crate::engine::{Db, Reach, Rocks, Scan};
 use crate::{StorageError, StoreOptions};
 use meridian_proto::internal::v1::ShardState;
 use meridian_types::{KeyRange, ShardId, TableId};
-use rocksdb::{Cache, Options};
+use rocksdb::{Cache, Options, WriteBufferManager};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -43,7 +43,7 @@ struct Inner {
 impl DataStore {
     pub(crate) fn open(path: &Path, options: &StoreOptions, cache: &Cache) -> Result<Self, StorageError> {
         let families = Family::ALL.map(|family| (family.name(), families::options(family, options, cache)));
-        let rocks = Rocks::open(path, &db_options(options), families.into(), false, "open the data store")?;
+        let rocks = Rocks::open(path, &db_options(options, cache), families.into(), false, "open the data store")?;
         Self::on(Db::Rocks(Arc::new(rocks)))
     }
 
@@ -66,13 +66,19 @@ impl DataStore {
 
     /// Writes the batch into memory, all of it visible at once. Not durable until [`DataStore::flush`].
     pub fn write(&self, batch: DataBatch) -> Result<(), StorageError> {
+        self.write_ref(&batch)
+    }
+
+    /// As [`DataStore::write`], of a batch that may have to be written again: after [`StorageError::is_no_space`] nothing
+    /// of it was written, and it may be once there is room.
+    pub fn write_ref(&self, batch: &DataBatch) -> Result<(), StorageError> {
         let mut out = self.inner.db.batch();
-        for (family, change) in batch.changes {
+        for (family, change) in &batch.changes {
             match change {
-                Change::Put(key, value) => out.put(family.name(), &key, &value),
-                Change::Delete(key) => out.delete(family.name(), &key),
+                Change::Put(key, value) => out.put(family.name(), key, value),
+                Change::Delete(key) => out.delete(family.name(), key),
                 Change::DeleteSpan(Span { start, end }) => {
-                    out.delete_range(family.name(), &start, end.as_deref().unwrap_or(&UNBOUNDED));
+                    out.delete_range(family.name(), start, end.as_deref().unwrap_or(&UNBOUNDED));
                 }
             }
         }
@@ -152,8 +158,10 @@ impl DataStore {
     }
 }
 
-fn db_options(options: &StoreOptions) -> Options {
+fn db_options(options: &StoreOptions, cache: &Cache) -> Options {
     let mut db = Options::default();
+    let memtables = WriteBufferManager::new_write_buffer_manager_with_cache;
+    db.set_write_buffer_manager(&memtables(options.data_memtables_bytes, false, cache.clone()));
     db.create_if_missing(true);
     db.create_missing_column_families(true);
     db.set_atomic_flush(true);
