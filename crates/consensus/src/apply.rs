@@ -12,7 +12,7 @@ use crate::raft_types::{Applied, Command, RaftLogId, RaftPayload, RaftSnapshotMe
 use crate::safe_time::SafeTime;
 use crate::snapshot::{SnapshotBundle, SnapshotMaker};
 use futures::{FutureExt, Stream, StreamExt};
-use meridian_clock::Mono;
+use meridian_clock::{Mono, sleep};
 use meridian_probe::{Event, Sabotage, emit, sabotaged};
 use meridian_proto::internal::v1 as pb;
 use meridian_storage::{DataBatch, DataStore, StorageError};
@@ -27,6 +27,8 @@ use tokio::sync::watch;
 
 /// Most entries applied together: bounds the batch, and how long the first one's answer waits for the last one's.
 const TOGETHER_MAX: usize = 128;
+/// Pause before a write, or a flush, that found no room on the disk is tried again.
+const NO_SPACE_PAUSE: Duration = Duration::from_millis(500);
 
 /// A command that this build cannot read: it was written by a newer one. The replica stops rather than diverge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -83,6 +85,10 @@ pub(crate) struct ApplyWorker {
     last_ts: Timestamp,
     membership: RaftStoredMembership,
     gc_floor: Timestamp,
+}
+
+fn is_no_space(e: &io::Error) -> bool {
+    e.get_ref().and_then(|cause| cause.downcast_ref()).is_some_and(StorageError::is_no_space)
 }
 
 fn invalid(e: Malformed) -> io::Error {
@@ -220,7 +226,14 @@ impl ApplyWorker {
             }
             delay(Duration::from_millis(50)).await;
         }
-        self.data.write(batch).map_err(io::Error::other)?;
+        while let Err(e) = self.data.write_ref(&batch) {
+            if !e.is_no_space() {
+                return Err(io::Error::other(e));
+            }
+            // What is chosen is applied, be it late: the store takes writes again by itself when there is room.
+            tracing::warn!(shard = %self.shard, "applying waits for room on the disk: {e}");
+            sleep(NO_SPACE_PAUSE).await;
+        }
         for ((entry, _), result) in entries.iter().zip(&results) {
             emit(|| events::applied(self.shard, entry, result));
         }
@@ -332,6 +345,14 @@ impl RaftSnapshotBuilder<Raftish> for FlushBuilder {
     async fn build_snapshot(
         &mut self,
     ) -> Result<openraft::type_config::alias::SnapshotOf<Raftish, SnapshotBundle>, io::Error> {
-        self.snapshots.make_current(self.flush).await
+        loop {
+            match self.snapshots.make_current(self.flush).await {
+                Err(e) if is_no_space(&e) => {
+                    tracing::warn!("a flush waits for room on the disk: {e}");
+                    sleep(NO_SPACE_PAUSE).await;
+                }
+                done => return done,
+            }
+        }
     }
 }

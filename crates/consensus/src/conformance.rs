@@ -2,7 +2,7 @@
 //! store.
 
 use crate::apply::{ApplyWorker, EntryMutations, StateMachine};
-use crate::log_cache::LogCache;
+use crate::log_cache::{LogCache, LogMemory};
 use crate::log_store::LogStore;
 use crate::raft_types::Raftish;
 use crate::safe_time::SafeTime;
@@ -56,9 +56,15 @@ impl StoreBuilder<Raftish, LogStore, ApplyWorker, TempDir> for Builder {
             log.append(&[(0, "a".into()), (1, "b".into())], Box::new(|r| r.unwrap())).unwrap();
             log.save_vote("vote".into()).await.unwrap();
         }
-        let log = LogStore::open(store.raft.shard(self.shard), Timestamp::ZERO).unwrap();
+        let log = LogStore::open(
+            store.raft.shard(self.shard),
+            Timestamp::ZERO,
+            &LogMemory::new(1 << 20),
+            store.space().clone(),
+        )
+        .unwrap();
         // The suite applies entries that it never appended: nothing to wait for.
-        let synced = Arc::new(LogCache::new(u64::MAX, Timestamp::ZERO));
+        let synced = LogCache::new(u64::MAX, Timestamp::ZERO, &LogMemory::new(1 << 20));
         let snapshots = SnapshotMaker::new(self.shard, TableId(1), KeyRange::all(), store.clone());
         let safe = Arc::new(SafeTime::new(Timestamp::ZERO));
         let (worker, _) =

@@ -105,6 +105,11 @@ impl Command {
         Timestamp(self.message.ts.saturating_add(self.stamps() - 1))
     }
 
+    /// Whether it carries clients' requests.
+    pub(crate) fn has_mutations(&self) -> bool {
+        matches!(&self.0.body, Some(pb::command::Body::Mutations(_)))
+    }
+
     fn stamps(&self) -> u64 {
         match &self.message.body {
             Some(pb::command::Body::Mutations(m)) => (m.mutations.len() as u64).max(1),

@@ -5,7 +5,7 @@ use crate::codec;
 use crate::raft_types::{RaftSnapshotMeta, Raftish};
 use meridian_probe::{Sabotage, sabotaged};
 use meridian_proto::internal::v1 as pb;
-use meridian_storage::{DataView, Files, StorageError, Store};
+use meridian_storage::{DataView, DiskLevel, Files, StorageError, Store};
 use meridian_types::{KeyRange, ShardId, TableId};
 use openraft::Snapshot;
 use std::io;
@@ -121,6 +121,7 @@ impl SnapshotMaker {
 
     /// Cuts the files of the state as it is now.
     pub(crate) async fn cut(self: &Arc<Self>) -> io::Result<Staged> {
+        self.store.space().check(DiskLevel::NearlyFull).map_err(io::Error::other)?;
         self.cut_into(self.new_dir("out")?).await
     }
 

@@ -15,6 +15,7 @@ mod incoming;
 mod join;
 pub mod layout;
 mod machine;
+mod memory;
 mod node;
 mod ports;
 pub mod processes;

@@ -105,6 +105,17 @@ pub enum StorageError {
 }
 
 impl StorageError {
+    /// Whether the disk had no room. Nothing of what was refused for that was done, except to the raft log, whose state is
+    /// unknown then.
+    pub fn is_no_space(&self) -> bool {
+        match self {
+            Self::File { source, .. } => source.kind() == std::io::ErrorKind::StorageFull,
+            // RocksDB's binding has no kind of its own for it.
+            Self::Engine { source, .. } => source.as_ref().contains("No space left on device"),
+            _ => false,
+        }
+    }
+
     /// Wraps RocksDB's error; what it found damaged becomes [`StorageError::Corrupt`].
     pub(crate) fn engine(action: &'static str) -> impl FnOnce(rocksdb::Error) -> Self {
         move |source| match source.kind() {

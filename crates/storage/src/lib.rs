@@ -27,6 +27,7 @@ mod raft;
 #[cfg(feature = "simulation")]
 mod sim;
 mod snapshot;
+mod space;
 mod store;
 
 pub use data::{DataBatch, DataStore, DataView, ScanResult, ScanRow, Version};
@@ -38,4 +39,5 @@ pub use raft::{RaftLog, RaftLogStore, SyncDone, SyncStats};
 #[cfg(feature = "simulation")]
 pub use sim::{SimDisk, SimDiskOptions, SimDiskStats};
 pub use snapshot::{read_manifest, verify_snapshot};
-pub use store::{Store, StoreClosed};
+pub use space::{DiskFull, DiskLevel, DiskSpace};
+pub use store::{Store, StoreClosed, StoreMemory};

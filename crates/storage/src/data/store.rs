@@ -8,7 +8,7 @@ use crate::engine::{Db, EngineStats, Reach, Rocks, Scan};
 use crate::{StorageError, StoreOptions};
 use meridian_proto::internal::v1::ShardState;
 use meridian_types::{KeyRange, ShardId, TableId};
-use rocksdb::{Cache, Options};
+use rocksdb::{Cache, Options, WriteBufferManager};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -42,7 +42,7 @@ struct Inner {
 impl DataStore {
     pub(crate) fn open(path: &Path, options: &StoreOptions, cache: &Cache) -> Result<Self, StorageError> {
         let families = Family::ALL.map(|family| (family.name(), families::options(family, options, cache)));
-        let rocks = Rocks::open(path, &db_options(options), families.into(), false, "open the data store")?;
+        let rocks = Rocks::open(path, &db_options(options, cache), families.into(), false, "open the data store")?;
         Self::on(Db::Rocks(Arc::new(rocks)))
     }
 
@@ -65,6 +65,12 @@ impl DataStore {
 
     /// Writes the batch into memory, all of it visible at once. Not durable until [`DataStore::flush`].
     pub fn write(&self, batch: DataBatch) -> Result<(), StorageError> {
+        self.write_ref(&batch)
+    }
+
+    /// As [`DataStore::write`], of a batch that may have to be written again: after [`StorageError::is_no_space`] nothing
+    /// of it was written, and it may be once there is room.
+    pub fn write_ref(&self, batch: &DataBatch) -> Result<(), StorageError> {
         let mut out = self.inner.db.batch();
         batch.write_into(&mut out);
         self.inner.db.write(out, "write to the data store")
@@ -157,8 +163,10 @@ impl DataStore {
     }
 }
 
-fn db_options(options: &StoreOptions) -> Options {
+fn db_options(options: &StoreOptions, cache: &Cache) -> Options {
     let mut db = Options::default();
+    let memtables = WriteBufferManager::new_write_buffer_manager_with_cache;
+    db.set_write_buffer_manager(&memtables(options.data_memtables_bytes, false, cache.clone()));
     db.create_if_missing(true);
     db.create_missing_column_families(true);
     db.set_atomic_flush(true);

@@ -9,7 +9,7 @@ use crate::StoreName;
 use crate::engine::{Batch, Db, EngineStats, Reach, Rocks, Scan};
 use crate::{StorageError, StoreOptions};
 use meridian_types::ShardId;
-use rocksdb::{BlockBasedOptions, Cache, DBCompressionType, DBRecoveryMode, Options};
+use rocksdb::{BlockBasedOptions, Cache, DBCompressionType, DBRecoveryMode, Options, WriteBufferManager};
 use std::path::Path;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -48,7 +48,7 @@ struct Inner {
 impl RaftLogStore {
     pub(crate) fn open(path: &Path, options: &StoreOptions, cache: &Cache) -> Result<Self, StorageError> {
         let families = vec![(LOG, log_options(options, cache))];
-        let db = Arc::new(Rocks::open(path, &db_options(options), families, true, "open the raft store")?);
+        let db = Arc::new(Rocks::open(path, &db_options(options, cache), families, true, "open the raft store")?);
         let synced = Arc::clone(&db);
         let sync = SyncQueue::start(move || synced.sync_log(), Arc::clone(&options.on_fatal))?;
         Ok(Self { inner: Arc::new(Inner { sync, db: Db::Rocks(db), ends: AllEnds::default() }) })
@@ -120,13 +120,21 @@ impl RaftLogStore {
         self.inner.sync.wait()
     }
 
+    /// Bytes in memtables.
+    pub fn memtable_bytes(&self) -> Result<u64, StorageError> {
+        self.db().memtable_bytes(LOG)
+    }
+
     pub(crate) fn db(&self) -> &Db {
         &self.inner.db
     }
 }
 
-fn db_options(options: &StoreOptions) -> Options {
+fn db_options(options: &StoreOptions, cache: &Cache) -> Options {
     let mut db = Options::default();
+    // Never stalls writers: they are the tasks that also send heartbeats.
+    let memtables = WriteBufferManager::new_write_buffer_manager_with_cache;
+    db.set_write_buffer_manager(&memtables(options.raft_memtables_bytes, false, cache.clone()));
     db.create_if_missing(true);
     db.create_missing_column_families(true);
     // Damage before the last record stops the start: what was acknowledged is never silently cut off.
@@ -145,6 +153,7 @@ fn db_options(options: &StoreOptions) -> Options {
 fn log_options(options: &StoreOptions, cache: &Cache) -> Options {
     let mut table = BlockBasedOptions::default();
     table.set_block_cache(cache);
+    table.set_cache_index_and_filter_blocks(true);
     table.set_bloom_filter(BLOOM_BITS, false);
     let mut log = Options::default();
     log.set_block_based_table_factory(&table);

@@ -3,9 +3,11 @@
 
 mod crash;
 mod engines;
+mod full_disk;
 mod group_commit;
 mod identity;
 mod kill;
+mod mounts;
 mod mvcc;
 mod power;
 mod raft_files;
