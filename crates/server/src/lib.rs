@@ -24,3 +24,4 @@ pub use boot::{Booted, Environment, boot, wait_ready};
 pub use emulation::{Emulation, EmulationError};
 pub use files::FileError;
 pub use node::{Listeners, RunningNode, StartError, start};
+pub use ports::listen_free;
