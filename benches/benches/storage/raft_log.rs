@@ -34,7 +34,7 @@ pub(crate) fn append(c: &mut Criterion) {
                 for _ in first..appends {
                     start(durable.recv().unwrap().unwrap());
                 }
-                (0..first).for_each(|_| drop(durable.recv().unwrap().unwrap()));
+                (0..first).for_each(|_| _ = durable.recv().unwrap().unwrap());
                 begun.elapsed()
             });
         });

@@ -107,7 +107,7 @@ impl Command {
 
     /// Whether it carries clients' requests.
     pub(crate) fn has_mutations(&self) -> bool {
-        matches!(&self.0.body, Some(pb::command::Body::Mutations(_)))
+        matches!(&self.message.body, Some(pb::command::Body::Mutations(_)))
     }
 
     fn stamps(&self) -> u64 {
