@@ -2,10 +2,12 @@
 
 use super::batch::{Change, DataBatch};
 use super::families::{self, Family};
-use super::key::Span;
+use super::key::{self, Span};
 use super::records;
+use super::value;
 use super::view::DataView;
 use crate::engine::{Db, Reach, Rocks, Scan};
+use crate::inspect::StoredVersion;
 use crate::{StorageError, StoreOptions};
 use meridian_proto::internal::v1::ShardState;
 use meridian_types::{KeyRange, ShardId, TableId};
@@ -44,6 +46,14 @@ impl DataStore {
     pub(crate) fn open(path: &Path, options: &StoreOptions, cache: &Cache) -> Result<Self, StorageError> {
         let families = Family::ALL.map(|family| (family.name(), families::options(family, options, cache)));
         let rocks = Rocks::open(path, &db_options(options), families.into(), false, "open the data store")?;
+        Self::on(Db::Rocks(Arc::new(rocks)))
+    }
+
+    /// Opens it without changing anything; writes fail.
+    pub(crate) fn open_for_reading(path: &Path, options: &StoreOptions, cache: &Cache) -> Result<Self, StorageError> {
+        let families = Family::ALL.map(|family| (family.name(), families::options(family, options, cache)));
+        let action = "open the data store for reading";
+        let rocks = Rocks::open_for_reading(path, &db_options(options), families.into(), false, action)?;
         Self::on(Db::Rocks(Arc::new(rocks)))
     }
 
@@ -134,6 +144,11 @@ impl DataStore {
         &self.inner.db
     }
 
+    /// The positions of all shards.
+    pub(crate) fn all_positions(&self) -> Result<BTreeMap<ShardId, ShardState>, StorageError> {
+        self.positions()
+    }
+
     fn positions(&self) -> Result<BTreeMap<ShardId, ShardState>, StorageError> {
         let mut positions = BTreeMap::new();
         let mut iter = self.inner.db.iter(Family::Shards.name(), Scan::all(Reach::Plain));
@@ -150,6 +165,24 @@ impl DataStore {
     fn lock_durable(&self) -> MutexGuard<'_, BTreeMap<ShardId, ShardState>> {
         self.inner.durable.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// One record of the versions, as it is stored.
+pub(crate) fn decode_version(key: &[u8], value: &[u8]) -> Result<(TableId, StoredVersion), StorageError> {
+    let (stem, ts) = key::split(key)?;
+    let (table, key) = key::decode_stem(stem)?;
+    Ok((table, StoredVersion { key, ts, value: value::to_owned(value)? }))
+}
+
+/// The other way round.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn encode_version(
+    table: TableId,
+    key: &[u8],
+    ts: meridian_types::Timestamp,
+    value: Option<&[u8]>,
+) -> (Vec<u8>, Vec<u8>) {
+    (key::version(table, key, ts), value::encode(value))
 }
 
 fn db_options(options: &StoreOptions) -> Options {

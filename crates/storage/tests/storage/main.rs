@@ -2,10 +2,13 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail the test, as the tests themselves do")]
 
 mod crash;
+mod damage;
 mod engines;
+mod format;
 mod group_commit;
 mod identity;
 mod kill;
+mod model;
 mod mvcc;
 mod power;
 mod raft_log;
