@@ -20,9 +20,14 @@ mod data;
 mod engine;
 mod error;
 mod files;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod identity;
+pub mod inspect;
 mod install;
 mod options;
+mod physical;
 mod raft;
 #[cfg(feature = "simulation")]
 mod sim;
@@ -35,6 +40,7 @@ pub use engine::EngineStats;
 pub use error::{StorageError, StoreName};
 pub use files::{FileReader, FileWriter, Files};
 pub use options::{FatalHook, StoreOptions};
+pub use physical::Damage;
 pub use raft::{RaftLog, RaftLogStore, SyncDone, SyncStats};
 #[cfg(feature = "simulation")]
 pub use sim::{SimDisk, SimDiskOptions, SimDiskStats};

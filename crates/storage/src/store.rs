@@ -5,7 +5,7 @@ use crate::engine::Db;
 use crate::error::{StorageError, StoreName};
 use crate::options::StoreOptions;
 use crate::raft::RaftLogStore;
-use crate::{DiskSpace, Files, identity};
+use crate::{Damage, DiskSpace, Files, identity};
 use meridian_proto::internal::v1::StoreIdentity;
 use meridian_types::NodeId;
 use rocksdb::Cache;
@@ -72,7 +72,10 @@ impl Store {
         let unfinished = dir.join(CREATING).exists();
         let (raft, data) = match (found(StoreName::Raft), found(StoreName::Data)) {
             _ if unfinished => create(dir, &options, &cache)?,
-            (false, false) => create(dir, &options, &cache)?,
+            (false, false) => {
+                never_used(dir)?;
+                create(dir, &options, &cache)?
+            }
             (false, true) => return Err(StorageError::IdentityMissing { missing: StoreName::Raft }),
             (true, false) => return Err(StorageError::IdentityMissing { missing: StoreName::Data }),
             (true, true) => (
@@ -192,6 +195,24 @@ impl Store {
     fn lock(&self) -> MutexGuard<'_, StoreIdentity> {
         self.identity.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Fails if there is anything where the stores would be: without CURRENT a database is not there for RocksDB, but what
+/// lies around it may be all that this node has acknowledged.
+fn never_used(dir: &Path) -> Result<(), StorageError> {
+    for store in [StoreName::Raft, StoreName::Data] {
+        let folder = dir.join(store.folder());
+        let empty = match std::fs::read_dir(&folder) {
+            Ok(mut files) => files.next().is_none(),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => true,
+            Err(error) => return Err(StorageError::file("list", &folder)(error)),
+        };
+        if !empty {
+            let what = "it is missing, and with it the database whose other files are there";
+            return Err(StorageError::corrupt(Damage::new(&folder.join("CURRENT"), 0, what).to_string()));
+        }
+    }
+    Ok(())
 }
 
 /// Makes both stores under the protection of the `CREATING` file, which is durably gone before anything is used.

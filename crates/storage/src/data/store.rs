@@ -2,9 +2,12 @@
 
 use super::batch::DataBatch;
 use super::families::{self, Family};
+use super::key;
 use super::records;
+use super::value;
 use super::view::DataView;
 use crate::engine::{Db, EngineStats, Reach, Rocks, Scan};
+use crate::inspect::StoredVersion;
 use crate::{StorageError, StoreOptions};
 use meridian_proto::internal::v1::ShardState;
 use meridian_types::{KeyRange, ShardId, TableId};
@@ -43,6 +46,14 @@ impl DataStore {
     pub(crate) fn open(path: &Path, options: &StoreOptions, cache: &Cache) -> Result<Self, StorageError> {
         let families = Family::ALL.map(|family| (family.name(), families::options(family, options, cache)));
         let rocks = Rocks::open(path, &db_options(options, cache), families.into(), false, "open the data store")?;
+        Self::on(Db::Rocks(Arc::new(rocks)))
+    }
+
+    /// Opens it without changing anything; writes fail.
+    pub(crate) fn open_for_reading(path: &Path, options: &StoreOptions, cache: &Cache) -> Result<Self, StorageError> {
+        let families = Family::ALL.map(|family| (family.name(), families::options(family, options, cache)));
+        let action = "open the data store for reading";
+        let rocks = Rocks::open_for_reading(path, &db_options(options, cache), families.into(), false, action)?;
         Self::on(Db::Rocks(Arc::new(rocks)))
     }
 
@@ -145,6 +156,11 @@ impl DataStore {
         &self.inner.db
     }
 
+    /// The positions of all shards.
+    pub(crate) fn all_positions(&self) -> Result<BTreeMap<ShardId, ShardState>, StorageError> {
+        self.positions()
+    }
+
     fn positions(&self) -> Result<BTreeMap<ShardId, ShardState>, StorageError> {
         let mut positions = BTreeMap::new();
         let mut iter = self.inner.db.iter(Family::Shards.name(), Scan::all(Reach::Plain));
@@ -161,6 +177,27 @@ impl DataStore {
     fn lock_durable(&self) -> MutexGuard<'_, BTreeMap<ShardId, ShardState>> {
         self.inner.durable.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// One record of the versions, as it is stored.
+pub(crate) fn decode_version(key: &[u8], value: &[u8]) -> Result<(TableId, StoredVersion), StorageError> {
+    let (stem, ts) = key::split(key)?;
+    let (table, key) = key::decode_stem(stem)?;
+    Ok((table, StoredVersion { key, ts, value: value::to_owned(value)? }))
+}
+
+/// The other way round.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn encode_version(
+    table: TableId,
+    key: &[u8],
+    ts: meridian_types::Timestamp,
+    value: Option<&[u8]>,
+) -> (Vec<u8>, Vec<u8>) {
+    let (mut stored_key, mut stored_value) = (Vec::new(), Vec::new());
+    key::write_version(&mut stored_key, table, key, ts);
+    value::write(&mut stored_value, value);
+    (stored_key, stored_value)
 }
 
 fn db_options(options: &StoreOptions, cache: &Cache) -> Options {

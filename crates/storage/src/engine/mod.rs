@@ -5,6 +5,7 @@
 //! same code for both. Without the feature every enum here has one variant: it costs nothing.
 
 mod batch;
+pub(crate) mod guard;
 mod iter;
 mod rocks;
 mod stats;
