@@ -99,23 +99,30 @@ impl DataStore {
         let _one_at_a_time = self.inner.flushing.lock().unwrap_or_else(PoisonError::into_inner);
         let positions = self.positions()?;
         self.inner.db.flush(&Family::ALL.map(Family::name))?;
-        *self.lock_durable() = positions;
+        let mut durable = self.lock_durable();
+        for (shard, position) in positions {
+            let known = durable.entry(shard).or_default();
+            // A position that was found on disk meanwhile may be newer than what was read before the flush.
+            if index(&position) >= index(known) {
+                *known = position;
+            }
+        }
         Ok(())
     }
 
     /// The shard's position that is surely durable: the raft log is kept from there on. RocksDB flushes by itself as
-    /// well, so what is found on disk counts if it is newer than what the last [`DataStore::flush`] has reported.
+    /// well, so what is found on disk counts if it is newer than what the last [`DataStore::flush`] has reported. It never
+    /// goes back, except to `None` when the shard is cleared.
     pub fn durable(&self, shard: ShardId) -> Option<ShardState> {
-        let reported = self.lock_durable().get(&shard).cloned()?;
-        let index = |state: &ShardState| state.applied.map_or(0, |id| id.index);
-        match self.inner.db.get_flushed(Family::Shards.name(), &records::position(shard)) {
-            Ok(Some(bytes)) => match records::decode_position(shard, &bytes) {
-                Ok(found) if index(&found) > index(&reported) => Some(found),
-                Ok(_) | Err(_) => Some(reported),
-            },
-            // What cannot be read now was durable all the same.
-            Ok(None) | Err(_) => Some(reported),
+        let mut durable = self.lock_durable();
+        let reported = durable.get_mut(&shard)?;
+        // What cannot be read now was durable all the same: then the report stands.
+        let found = self.inner.db.get_flushed(Family::Shards.name(), &records::position(shard)).ok().flatten();
+        let found = found.and_then(|bytes| records::decode_position(shard, &bytes).ok());
+        if let Some(newer) = found.filter(|found| index(found) > index(reported)) {
+            *reported = newer;
         }
+        Some(reported.clone())
     }
 
     /// Bytes in memtables: what a flush would write, and a crash would have to replay.
@@ -177,6 +184,11 @@ impl DataStore {
     fn lock_durable(&self) -> MutexGuard<'_, BTreeMap<ShardId, ShardState>> {
         self.inner.durable.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Index of the last entry that a position covers.
+fn index(position: &ShardState) -> u64 {
+    position.applied.map_or(0, |id| id.index)
 }
 
 /// One record of the versions, as it is stored.
