@@ -5,15 +5,18 @@
 //!
 //! * [`Context`]: what all services of a node share.
 //! * `serve`: answers at one replica. `gateway`: finds the replica, local or remote. `floor`: what physics asks.
-//! * `kv`, `tables`, `cluster`: the public services. `peer`: the service between nodes. `http`: health, metrics.
+//! * `links`: streams over which requests are forwarded to other nodes in batches.
+//! * `kv`, `tables`, `cluster`: the public services. `peer`, `forwarded`: the service between nodes. `http`: health, metrics.
 
 mod cluster;
 mod context;
 mod failure;
 mod floor;
+mod forwarded;
 mod gateway;
 mod http;
 mod kv;
+mod links;
 mod peer;
 mod serve;
 mod services;

@@ -1,0 +1,66 @@
+//! Many operations on one stream: each goes the way of a call of its own, only the calls themselves are saved.
+
+use super::{KvService, arrival_for};
+use crate::gateway::Arrival;
+use meridian_proto::v1 as pb;
+use meridian_proto::v1::operation::Request;
+use meridian_proto::v1::operation_reply::Reply;
+use meridian_transport::{Answers, Begun, Done, Limits};
+use meridian_types::{Error, Fate, Reason, Result};
+use meridian_wire::status::to_status;
+use prost::Message as _;
+use std::time::Duration;
+use tokio_util::task::AbortOnDropHandle;
+use tonic::{Status, Streaming};
+
+/// The replies to a stream of operations.
+pub(super) fn answers(
+    service: &KvService,
+    messages: Streaming<pb::PipelineRequest>,
+) -> impl futures::Stream<Item = std::result::Result<pb::PipelineReply, Status>> + Send + use<> {
+    let (service, stop) = (service.clone(), service.ctx.stop.clone());
+    let begin = move |message: pb::PipelineRequest| {
+        let work = message.operations.into_iter().map(|operation| {
+            let asked = (operation.timeout_ns > 0).then(|| Duration::from_nanos(operation.timeout_ns));
+            let arrival = arrival_for(&service.ctx, asked);
+            (operation.number, operation.encoded_len(), operate(service.clone(), operation, arrival))
+        });
+        Begun { work: work.collect(), dropped: message.dropped }
+    };
+    let encode = |replies| pb::PipelineReply { replies };
+    Answers::new(messages, Limits::default(), begin, encode, Box::pin(stop.cancelled_owned()))
+}
+
+async fn operate(service: KvService, operation: pb::Operation, arrival: Arrival) -> Done<pb::OperationReply> {
+    let pb::Operation { number, request, .. } = operation;
+    let reply = match request {
+        Some(Request::Put(request)) => service.do_put(request, arrival).await.map(Reply::Put),
+        Some(Request::Delete(request)) => service.do_delete(request, arrival).await.map(Reply::Delete),
+        Some(Request::Transact(request)) => service.do_transact(request, arrival).await.map(Reply::Transact),
+        // Reads may block on the disk: each in a task of its own, so that they do not hold up one another.
+        Some(Request::Get(request)) => {
+            apart(async move { service.do_get(request, arrival).await.map(Reply::Get) }).await
+        }
+        Some(Request::Scan(request)) => {
+            apart(async move { service.do_scan(request, arrival).await.map(Reply::Scan) }).await
+        }
+        None => Err(Error::new(Reason::BadRequest, "an operation that this node does not know; compare versions")),
+    };
+    let reply = reply.unwrap_or_else(|e| Reply::Failed(failed(&to_status(&e))));
+    let reply = pb::OperationReply { number, reply: Some(reply) };
+    Done { number, bytes: reply.encoded_len(), answer: reply }
+}
+
+/// Runs `work` in a task, which ends with this future.
+async fn apart(work: impl Future<Output = Result<Reply>> + Send + 'static) -> Result<Reply> {
+    let done = AbortOnDropHandle::new(tokio::spawn(work)).await;
+    done.unwrap_or_else(|e| Err(Error::new(Reason::Internal, e.to_string()).with_fate(Fate::Unknown)))
+}
+
+fn failed(status: &Status) -> pb::OperationStatus {
+    pb::OperationStatus {
+        code: i32::from(status.code()),
+        message: status.message().to_owned(),
+        details: bytes::Bytes::copy_from_slice(status.details()),
+    }
+}
