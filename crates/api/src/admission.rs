@@ -7,8 +7,9 @@
 //! Answers to reads are charged when their rows are known. A read works on one thread without waiting, so what is not
 //! charged yet is bounded by one page for each thread.
 //!
-//! Charged are the calls that clients make, and those that gateways forward. Streams between nodes are not: what travels
-//! in them was charged to its sender. Nor are health and status: an operator has to see what is going on.
+//! Charged are the calls that clients make, and those that gateways forward. Streams as such are not: of those that carry
+//! requests each request is charged when it is decoded, and what is not decoded yet is bounded by the stream's window; what
+//! travels in the others was charged to its sender. Nor are health and status: an operator has to see what is going on.
 
 use crate::failure;
 use axum::body::{Body, Bytes, HttpBody};
@@ -25,6 +26,8 @@ use std::task::{Context, Poll};
 
 /// What a request takes beside its bytes: tasks, HTTP/2 state and buffers.
 const REQUEST_BYTES: u64 = 16 << 10;
+/// The same of a request in a stream, which shares most of it with others.
+const STREAMED_BYTES: u64 = 4 << 10;
 /// How often the bytes of a request are in memory at the same time: as they arrived, in the entry, and encoded for the
 /// log and the followers.
 const REQUEST_COPIES: u64 = 3;
@@ -50,10 +53,19 @@ pub(crate) async fn admit(State(account): State<InFlight>, request: Request, nex
 /// Whether the calls of this path are charged.
 fn is_charged(path: &str) -> bool {
     match path.strip_prefix('/').and_then(|path| path.split_once('/')) {
+        Some((kv_server::SERVICE_NAME, "Pipeline")) => false,
         Some((kv_server::SERVICE_NAME | tables_server::SERVICE_NAME, _)) => true,
         Some((peer_server::SERVICE_NAME, method)) => matches!(method, "Mutate" | "Read"),
         Some(_) | None => false,
     }
+}
+
+/// Charges one request of these encoded bytes that came in a stream with others.
+///
+/// * Errors: it does not fit; nothing was done for it.
+pub(crate) fn admit_one(account: &InFlight, bytes: usize) -> Result<Charge, Error> {
+    let bytes = STREAMED_BYTES + (bytes as u64).saturating_mul(REQUEST_COPIES);
+    account.admit(bytes).map_err(|over| failure::over_budget(&over))
 }
 
 /// The charge of a request; of one that came past [`admit`], nothing.
@@ -136,6 +148,8 @@ mod tests {
             assert!(is_charged(path), "{path}");
         }
         let free = [
+            "/meridian.v1.Kv/Pipeline",
+            "/meridian.internal.v1.Peer/Forward",
             "/meridian.internal.v1.Raft/Append",
             "/meridian.internal.v1.Peer/Gossip",
             "/meridian.v1.Cluster/GetStatus",

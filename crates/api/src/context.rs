@@ -1,5 +1,6 @@
 //! What all services of a node share.
 
+use crate::links::Links;
 use meridian_catalog::Catalog;
 use meridian_clock::{Clock, Mono};
 use meridian_consensus::{Gossip, NodeMemory, Peers, Replicas};
@@ -38,6 +39,7 @@ pub struct Context {
 
 struct Inner {
     parts: Parts,
+    links: Links,
     /// Names this gateway in the ids that it gives to requests.
     client: u64,
     sequence: AtomicU64,
@@ -90,7 +92,13 @@ impl std::ops::Deref for Context {
 impl Context {
     /// A node's context.
     pub fn new(parts: Parts) -> Self {
-        Self { inner: Arc::new(Inner { parts, client: machine::random(), sequence: AtomicU64::new(0) }) }
+        let links = Links::new(parts.peers.clone(), parts.replicas.cluster().clone());
+        Self { inner: Arc::new(Inner { parts, links, client: machine::random(), sequence: AtomicU64::new(0) }) }
+    }
+
+    /// Streams to the other nodes.
+    pub(crate) fn links(&self) -> &Links {
+        &self.inner.links
     }
 
     /// An id for a request that came without one: it makes the gateway's own retries exactly once.

@@ -16,19 +16,16 @@ use crate::serve::{self, Read, ReadAnswer, nanos};
 use meridian_catalog::CatalogView;
 use meridian_clock::{Mono, sleep};
 use meridian_consensus::Charge;
-use meridian_consensus::peers::{Class, MESSAGE_BYTES_MAX};
 use meridian_probe::{Event, Sabotage, emit, mark, sabotaged};
 use meridian_proto::internal::v1 as internal;
-use meridian_proto::internal::v1::peer_client::PeerClient;
 use meridian_proto::internal::v1::{mutate_reply, read_reply};
 use meridian_storage::DiskLevel;
-use meridian_transport::Channel;
+use meridian_transport::Failed;
 use meridian_txn::{Committed, Page, ReadPlan, id_to_proto, plan_span, verdict};
 use meridian_types::{
     CausalityToken, Consistency, Error, Fate, NodeId, Reason, Receipt, RegionId, ShardId, TableId, Timestamp,
 };
 use meridian_wire::header::Served;
-use meridian_wire::status::Effect;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -69,13 +66,6 @@ struct Attempt<T> {
     by: NodeId,
     call: Duration,
     times: internal::ServeTimes,
-}
-
-fn peer_client(ctx: &Context, to: NodeId) -> Result<PeerClient<Channel>, Refusal> {
-    let channel = ctx.peers.channel(to, Class::Request).map_err(|_| Refusal::NotLeader(None))?;
-    Ok(PeerClient::new(channel)
-        .max_decoding_message_size(MESSAGE_BYTES_MAX)
-        .max_encoding_message_size(MESSAGE_BYTES_MAX))
 }
 
 /// Where to look for a shard's leader: each node at most once per round, best guess first.
@@ -198,8 +188,8 @@ async fn mutate_at(
         let (times, call) = (serve::times_to_pb(commit.times), Duration::from_nanos(commit.times.total));
         return Ok(Attempt { value: commit.outcome, by: to, call, times });
     }
-    let request = internal::MutateRequest { target: Some(ctx.target(to, shard)), mutation: Some(mutation), floor: 0 };
-    let reply = peer_client(ctx, to)?.mutate(request).await.map_err(|status| write_failed(&status))?.into_inner();
+    let reply = ctx.links().mutate(to, shard, mutation).await.map_err(write_failed)?;
+    let reply = reply.ok_or_else(failure::lost)?;
     let call = Mono::now().since(start);
     let times = reply.times.unwrap_or_default();
     match reply.result {
@@ -210,32 +200,23 @@ async fn mutate_at(
     }
 }
 
-/// A read that got no answer may go elsewhere; one that was refused for the lack of memory adds no load there.
-fn read_failed(status: &tonic::Status) -> Refusal {
-    if meridian_wire::status::is_answer(status) {
-        return meridian_wire::status::from_status(status, Effect::Read).into();
-    }
-    Refusal::NotLeader(None)
-}
-
 fn hint(n: internal::NotLeader) -> Option<NodeId> {
     (n.hint != 0).then_some(NodeId(n.hint))
 }
 
-/// A call between nodes that has failed: only a connection that was never made, or an explicit refusal to take
-/// the message, proves that nothing was proposed.
-fn write_failed(status: &tonic::Status) -> Refusal {
-    if meridian_wire::status::is_answer(status) {
-        // The other node's admission: it says itself what became of the message.
-        return meridian_wire::status::from_status(status, Effect::Write).into();
+/// A forward that has failed: only a request that never left this node, or that went to a node which knows no forwarding
+/// in batches, is known to have done nothing.
+fn write_failed(failed: Failed) -> Refusal {
+    match failed {
+        Failed::NotSent(_) => Refusal::NotLeader(None),
+        Failed::Lost(status) if status.code() == tonic::Code::Unimplemented => Refusal::NotLeader(None),
+        Failed::Lost(_) => failure::lost().into(),
     }
-    let refused = matches!(status.code(), tonic::Code::FailedPrecondition | tonic::Code::InvalidArgument);
-    let no_replica = status.code() == tonic::Code::Unavailable && std::error::Error::source(status).is_none();
-    if refused || no_replica || meridian_wire::status::never_connected(status) {
-        Refusal::NotLeader(None)
-    } else {
-        failure::lost().into()
-    }
+}
+
+/// A forwarded read that has no answer: another node may have one.
+fn answer<T>(reply: Result<Option<T>, Failed>) -> Result<T, Refusal> {
+    reply.ok().flatten().ok_or(Refusal::NotLeader(None))
 }
 
 /// Reveals an outcome once its timestamp is past (rule W1).
@@ -418,13 +399,8 @@ async fn read_index(ctx: &Context, leader: NodeId, read: &ShardRead<'_>) -> Resu
         let (start, end) = meridian_wire::range::encode(&r);
         internal::read_index_request::Span { start, end }
     });
-    let request = internal::ReadIndexRequest {
-        target: Some(ctx.target(leader, read.shard)),
-        keys: span.keys,
-        ranges: ranges.collect(),
-    };
-    let reply = peer_client(ctx, leader)?.read_index(request).await;
-    match reply.map_err(|_| Refusal::NotLeader(None))?.into_inner().result {
+    let request = internal::ReadIndexRequest { target: None, keys: span.keys, ranges: ranges.collect() };
+    match answer(ctx.links().read_index(leader, read.shard, request).await)?.result {
         Some(internal::read_index_reply::Result::Position(ts)) => Ok(Timestamp(ts)),
         Some(internal::read_index_reply::Result::NotLeader(n)) => Err(Refusal::NotLeader(hint(n))),
         Some(internal::read_index_reply::Result::Failure(f)) => Err(failure::from_pb(f).into()),
@@ -440,13 +416,13 @@ async fn read_at(
 ) -> Result<Attempt<ReadAnswer>, Refusal> {
     let start = Mono::now();
     let request = internal::ReadRequest {
-        target: Some(ctx.target(to, read.shard)),
+        target: None,
         table: read.table.0,
         consistency: Some(meridian_wire::consistency::encode(read.consistency)),
         what: Some(read.plan.to_proto()),
         asked: arrival.latest.0,
     };
-    let reply = peer_client(ctx, to)?.read(request).await.map_err(|status| read_failed(&status))?.into_inner();
+    let reply = answer(ctx.links().read(to, read.shard, request).await)?;
     let call = Mono::now().since(start);
     let times = reply.times.unwrap_or_default();
     match reply.result {

@@ -6,6 +6,8 @@ use crate::failure;
 use crate::gateway::{self, Answered, Arrival, ShardRead};
 use crate::tables;
 use bytes::Bytes;
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
 use meridian_catalog::{CatalogView, Table};
 use meridian_clock::Mono;
 use meridian_consensus::Charge;
@@ -21,12 +23,14 @@ use prost::Message;
 use std::sync::Arc;
 use std::time::Duration;
 use tonic::metadata::MetadataMap;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 /// Part of a client's own deadline that the gateway uses, so that its answer still arrives.
 const DEADLINE_PERCENT: u32 = 90;
 /// Format of page tokens.
 const PAGE_TOKEN_FORMAT: u32 = 1;
+
+mod pipeline;
 
 /// Serves keys and values.
 #[derive(Clone)]
@@ -44,10 +48,14 @@ impl KvService {
 
 /// When a request came, and how long it may take by the client's `grpc-timeout` and the gateway's own limit.
 pub(crate) fn arrival<'a>(ctx: &Context, metadata: &MetadataMap, charge: &'a Charge) -> Arrival<'a> {
-    let own = ctx.deadlines.request;
     let asked = metadata.get("grpc-timeout").and_then(|v| parse_timeout(v.to_str().ok()?));
-    let deadline = asked.map_or(own, |d| own.min(d * DEADLINE_PERCENT / 100));
-    Arrival { at: Mono::now(), deadline, latest: ctx.latest(), charge }
+    Arrival { at: Mono::now(), deadline: deadline(ctx, asked), latest: ctx.latest(), charge }
+}
+
+/// How long a request may take whose client waits as long as `asked`.
+fn deadline(ctx: &Context, asked: Option<Duration>) -> Duration {
+    let own = ctx.deadlines.request;
+    asked.map_or(own, |d| own.min(d * DEADLINE_PERCENT / 100))
 }
 
 /// The gRPC timeout header: at most eight digits and a unit.
@@ -168,6 +176,20 @@ impl KvService {
             }
         }
         request.reads.iter().try_for_each(|key| limits.check_key(key))
+    }
+
+    async fn do_put(&self, request: pb::PutRequest, arrival: Arrival<'_>) -> Result<pb::PutReply> {
+        let pb::PutRequest { header: asked, table, key, value } = request;
+        let action = pb::write_op::Action::Put(value);
+        let (answer, receipt) = self.write_one(asked, &table, key, action, arrival).await?;
+        Ok(pb::PutReply { header: header(answer.served, receipt) })
+    }
+
+    async fn do_delete(&self, request: pb::DeleteRequest, arrival: Arrival<'_>) -> Result<pb::DeleteReply> {
+        let pb::DeleteRequest { header: asked, table, key } = request;
+        let action = pb::write_op::Action::Delete(pb::write_op::Remove {});
+        let (answer, receipt) = self.write_one(asked, &table, key, action, arrival).await?;
+        Ok(pb::DeleteReply { header: header(answer.served, receipt) })
     }
 
     async fn do_get(&self, request: pb::GetRequest, arrival: Arrival<'_>) -> Result<pb::GetReply> {
@@ -386,10 +408,7 @@ impl Kv for KvService {
     async fn put(&self, request: Request<pb::PutRequest>) -> std::result::Result<Response<pb::PutReply>, Status> {
         let charge = charge_of(&request);
         let arrival = arrival(&self.ctx, request.metadata(), &charge);
-        let pb::PutRequest { header: asked, table, key, value } = request.into_inner();
-        let action = pb::write_op::Action::Put(value);
-        let result = self.write_one(asked, &table, key, action, arrival).await;
-        reply(result.map(|(answer, receipt)| pb::PutReply { header: header(answer.served, receipt) }))
+        reply(self.do_put(request.into_inner(), arrival).await)
     }
 
     async fn get(&self, request: Request<pb::GetRequest>) -> std::result::Result<Response<pb::GetReply>, Status> {
@@ -404,10 +423,7 @@ impl Kv for KvService {
     ) -> std::result::Result<Response<pb::DeleteReply>, Status> {
         let charge = charge_of(&request);
         let arrival = arrival(&self.ctx, request.metadata(), &charge);
-        let pb::DeleteRequest { header: asked, table, key } = request.into_inner();
-        let action = pb::write_op::Action::Delete(pb::write_op::Remove {});
-        let result = self.write_one(asked, &table, key, action, arrival).await;
-        reply(result.map(|(answer, receipt)| pb::DeleteReply { header: header(answer.served, receipt) }))
+        reply(self.do_delete(request.into_inner(), arrival).await)
     }
 
     async fn scan(&self, request: Request<pb::ScanRequest>) -> std::result::Result<Response<pb::ScanReply>, Status> {
@@ -423,6 +439,15 @@ impl Kv for KvService {
         let charge = charge_of(&request);
         let arrival = arrival(&self.ctx, request.metadata(), &charge);
         reply(self.do_transact(request.into_inner(), arrival).await)
+    }
+
+    type PipelineStream = BoxStream<'static, std::result::Result<pb::PipelineReply, Status>>;
+
+    async fn pipeline(
+        &self,
+        request: Request<Streaming<pb::PipelineRequest>>,
+    ) -> std::result::Result<Response<Self::PipelineStream>, Status> {
+        Ok(Response::new(pipeline::answers(self, request.into_inner()).boxed()))
     }
 }
 

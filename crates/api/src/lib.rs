@@ -6,7 +6,8 @@
 //! * [`Context`]: what all services of a node share.
 //! * `serve`: answers at one replica. `gateway`: finds the replica, local or remote. `floor`: what physics asks.
 //! * `admission`: what requests have in memory, and when that is too much.
-//! * `kv`, `tables`, `cluster`: the public services. `peer`: the service between nodes. `http`: health, metrics.
+//! * `links`: streams over which requests are forwarded to other nodes in batches.
+//! * `kv`, `tables`, `cluster`: the public services. `peer`, `forwarded`: the service between nodes. `http`: health, metrics.
 
 mod admission;
 mod cluster;
@@ -14,9 +15,11 @@ mod compact;
 mod context;
 mod failure;
 mod floor;
+mod forwarded;
 mod gateway;
 mod http;
 mod kv;
+mod links;
 mod peer;
 mod serve;
 mod services;

@@ -1,10 +1,11 @@
 //! The service between nodes: gossip, forwarded requests, read indexes, joining.
 
-use crate::admission::{charge_answer, charge_of};
+use crate::admission::charge_of;
 use crate::context::Context;
-use crate::failure::{self, Refusal};
+use crate::failure::Refusal;
+use crate::forwarded::{self, refused};
 use crate::gateway::Arrival;
-use crate::serve::{self, Read, nanos};
+use crate::serve::nanos;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use meridian_catalog::{Node, register_node};
@@ -13,11 +14,10 @@ use meridian_consensus::peers::MESSAGE_BYTES_MAX;
 use meridian_consensus::{Charge, PeerAddress};
 use meridian_proto::internal::v1 as internal;
 use meridian_proto::internal::v1::inspect_server::{Inspect, InspectServer};
+use meridian_proto::internal::v1::join_reply;
 use meridian_proto::internal::v1::peer_server::{Peer, PeerServer};
-use meridian_proto::internal::v1::{join_reply, mutate_reply, read_index_reply, read_reply};
 use meridian_proto::v1 as pb;
-use meridian_txn::ReadPlan;
-use meridian_types::{Error, KeySpan, NodeId, Reason, ShardId, TableId, Timestamp};
+use meridian_types::{Error, NodeId, Reason, ShardId, Timestamp};
 use tonic::{Request, Response, Status, Streaming};
 
 /// Serves the other nodes of the cluster.
@@ -38,23 +38,6 @@ impl PeerService {
     }
 }
 
-fn not_leader(hint: Option<NodeId>) -> internal::NotLeader {
-    internal::NotLeader { hint: hint.map_or(0, |n| n.0) }
-}
-
-/// A replica that is not fresh enough answers like one that does not lead: ask another.
-fn refused<R>(
-    refusal: Refusal,
-    other: impl FnOnce(internal::NotLeader) -> R,
-    failed: impl FnOnce(internal::Failure) -> R,
-) -> R {
-    match refusal {
-        Refusal::NotLeader(hint) => other(not_leader(hint)),
-        Refusal::NotFresh => other(not_leader(None)),
-        Refusal::Failed(e) => failed(failure::to_pb(&e)),
-    }
-}
-
 #[tonic::async_trait]
 impl Peer for PeerService {
     type GossipStream = BoxStream<'static, Result<internal::GossipAck, Status>>;
@@ -72,6 +55,15 @@ impl Peer for PeerService {
         Ok(Response::new(acks.take_until(stop.cancelled_owned()).boxed()))
     }
 
+    type ForwardStream = BoxStream<'static, Result<internal::ForwardReplies, Status>>;
+
+    async fn forward(
+        &self,
+        request: Request<Streaming<internal::ForwardBatch>>,
+    ) -> Result<Response<Self::ForwardStream>, Status> {
+        Ok(Response::new(forwarded::answers(&self.ctx, request.into_inner()).boxed()))
+    }
+
     async fn mutate(
         &self,
         request: Request<internal::MutateRequest>,
@@ -80,76 +72,25 @@ impl Peer for PeerService {
         let message = request.into_inner();
         let replica = self.ctx.replicas.addressed(message.target)?;
         let mutation = message.mutation.ok_or_else(|| Status::invalid_argument("no mutation"))?;
-        let reply = match serve::mutate(&self.ctx, &replica, mutation, Timestamp(message.floor), charge).await {
-            Ok(commit) => {
-                let times = serve::times_to_pb(commit.times);
-                internal::MutateReply {
-                    result: Some(mutate_reply::Result::Outcome(commit.outcome)),
-                    times: Some(times),
-                }
-            }
-            Err(refusal) => {
-                let result = refused(refusal, mutate_reply::Result::NotLeader, mutate_reply::Result::Failure);
-                internal::MutateReply { result: Some(result), times: None }
-            }
-        };
-        Ok(Response::new(reply))
+        Ok(Response::new(forwarded::mutate(&self.ctx, &replica, mutation, Timestamp(message.floor), charge).await))
     }
 
     async fn read(&self, request: Request<internal::ReadRequest>) -> Result<Response<internal::ReadReply>, Status> {
-        let latest = self.ctx.latest();
         let charge = charge_of(&request);
-        let message = request.into_inner();
-        // The gateway counts staleness by its own clock, which may be ahead of this one: its bound has to hold by both.
-        let asked = latest.max(Timestamp(message.asked));
-        let replica = self.ctx.replicas.addressed(message.target)?;
-        let what = message.what.ok_or_else(|| Status::invalid_argument("nothing to read"))?;
-        let plan = ReadPlan::from_proto(&what).map_err(|e| meridian_wire::status::to_status(&e))?;
-        let consistency = meridian_wire::consistency::decode(message.consistency);
-        let consistency = consistency.map_err(|e| meridian_wire::status::to_status(&e))?;
-        let table = TableId(message.table);
-        let read = Read { ctx: &self.ctx, replica: &replica, table, plan: &plan, consistency: &consistency, asked };
-        let served = read.serve().await;
-        let charged = served.and_then(|answer| {
-            charge_answer(&charge, answer.page.bytes())?;
-            Ok(answer)
-        });
-        let reply = match charged {
-            Ok(answer) => {
-                let rows = read_reply::Rows {
-                    rows: answer.page.rows,
-                    more: answer.page.more,
-                    timestamp: answer.at.0,
-                    staleness_ns: nanos(answer.staleness),
-                    served_by: self.ctx.me.0,
-                    reveals: answer.page.reveals.0,
-                };
-                internal::ReadReply { result: Some(read_reply::Result::Rows(rows)), times: Some(answer.times) }
-            }
-            Err(refusal) => {
-                let result = refused(refusal, read_reply::Result::NotLeader, read_reply::Result::Failure);
-                internal::ReadReply { result: Some(result), times: None }
-            }
-        };
-        Ok(Response::new(reply))
+        let mut message = request.into_inner();
+        let replica = self.ctx.replicas.addressed(message.target.take())?;
+        let reply = forwarded::read(&self.ctx, &replica, message, &charge).await;
+        Ok(Response::new(reply.map_err(|e| meridian_wire::status::to_status(&e))?))
     }
 
     async fn read_index(
         &self,
         request: Request<internal::ReadIndexRequest>,
     ) -> Result<Response<internal::ReadIndexReply>, Status> {
-        let message = request.into_inner();
-        let replica = self.ctx.replicas.addressed(message.target)?;
-        let mut span = KeySpan { keys: message.keys, ..KeySpan::default() };
-        for r in message.ranges {
-            let range = meridian_wire::range::decode(r.start, r.end);
-            span.ranges.push(range.map_err(|e| meridian_wire::status::to_status(&e))?);
-        }
-        let result = match replica.read_index(&span).await {
-            Ok(position) => read_index_reply::Result::Position(position.0),
-            Err(e) => refused(e.into(), read_index_reply::Result::NotLeader, read_index_reply::Result::Failure),
-        };
-        Ok(Response::new(internal::ReadIndexReply { result: Some(result) }))
+        let mut message = request.into_inner();
+        let replica = self.ctx.replicas.addressed(message.target.take())?;
+        let reply = forwarded::read_index(&replica, message).await;
+        Ok(Response::new(reply.map_err(|e| meridian_wire::status::to_status(&e))?))
     }
 
     async fn join(&self, request: Request<internal::JoinRequest>) -> Result<Response<internal::JoinReply>, Status> {

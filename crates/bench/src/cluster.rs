@@ -43,7 +43,7 @@ pub async fn run(
     options.validate()?;
     let mut regions = Vec::new();
     for target in targets {
-        regions.push((target.region.clone(), connect(target).await?));
+        regions.push((target.region.clone(), connect(target, options.pipelining).await?));
     }
     let Some((_, first)) = regions.first() else { return Err(BenchError::NoRegion) };
     let failed = |source| BenchError::Table { table: options.table.clone(), source };
@@ -60,9 +60,9 @@ pub async fn run(
     run_sessions(options, &cluster, regions, stop).await
 }
 
-async fn connect(target: RegionTarget) -> Result<Client, BenchError> {
+async fn connect(target: RegionTarget, pipelining: bool) -> Result<Client, BenchError> {
     let gateways = target.gateways.iter().map(Gateway::new).collect();
-    let config = ClientConfig::new(gateways).in_region(target.region.clone());
+    let config = ClientConfig::new(gateways).in_region(target.region.clone()).pipelining(pipelining);
     Client::connect(config).await.map_err(|source| BenchError::Connect { region: target.region, source })
 }
 

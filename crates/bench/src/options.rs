@@ -40,6 +40,8 @@ pub struct BenchOptions {
     pub load: bool,
     /// Concurrent writers of the load phase.
     pub load_clients: usize,
+    /// Whether clients share a stream per gateway, or make a call for each operation.
+    pub pipelining: bool,
     /// The table.
     pub table: String,
     /// Where every operation is recorded, one JSON object per line.
@@ -63,6 +65,7 @@ impl Default for BenchOptions {
             seed: 1,
             load: true,
             load_clients: 64,
+            pipelining: true,
             table: "bench".to_owned(),
             history: None,
             progress: true,

@@ -2,7 +2,9 @@
 
 use crate::attempts::{Attempts, Operation};
 use crate::gateways::Gateways;
+use crate::pipeline::{self, Gathered, gathered_bytes};
 use crate::{ClientConfig, Error, Session};
+use meridian_proto::v1::{operation, operation_reply};
 use meridian_transport::{Channel, Connect, Tcp};
 use meridian_types::{Error as Cause, Reason, RegionId};
 use meridian_wire::status::{Effect, from_status, is_answer};
@@ -61,6 +63,46 @@ impl Client {
         M: Clone,
         F: Future<Output = Result<Response<R>, Status>>,
     {
+        let attempt = |gateway: usize, limit: Duration| {
+            let mut request = Request::new(message.clone());
+            request.set_timeout(limit);
+            let call = send(self.gateways.channel(gateway), request);
+            async move { Ok(call.await?.into_inner()) }
+        };
+        self.attempt(operation, attempt).await
+    }
+
+    /// The same for an operation on keys, which shares a stream with others, unless the gateway or the configuration want
+    /// it otherwise.
+    pub(crate) async fn operate(
+        &self,
+        operation: Operation,
+        request: operation::Request,
+    ) -> Result<(operation_reply::Reply, u32), Error> {
+        let gathered = gathered_bytes(&request).filter(|_| self.config.pipelining);
+        let (gateways, request) = (&self.gateways, &request);
+        let attempt = |gateway: usize, limit: Duration| async move {
+            if let Some(bytes) = gathered
+                && let Some(pipeline) = gateways.pipeline(gateway)
+            {
+                match pipeline::operate(pipeline, request.clone(), bytes, limit).await {
+                    Gathered::Answered(answer) => return answer,
+                    Gathered::Unsupported => gateways.no_pipeline(gateway),
+                }
+            }
+            pipeline::call(gateways.channel(gateway), request.clone(), limit).await
+        };
+        self.attempt(operation, attempt).await
+    }
+
+    async fn attempt<R, F>(
+        &self,
+        operation: Operation,
+        attempt: impl Fn(usize, Duration) -> F,
+    ) -> Result<(R, u32), Error>
+    where
+        F: Future<Output = Result<R, Status>>,
+    {
         let deadline = Instant::now() + self.config.request_deadline;
         let mut attempts = Attempts::new(operation);
         let mut pauses = self.config.retry.pauses();
@@ -71,11 +113,8 @@ impl Client {
                 return Err(attempts.give_up());
             }
             let limit = left.min(self.config.retry.attempt_timeout);
-            let mut request = Request::new(message.clone());
-            request.set_timeout(limit);
-            let outcome = timeout(limit, send(self.gateways.channel(gateway), request)).await;
-            let error = match outcome {
-                Ok(Ok(response)) => return Ok((response.into_inner(), attempts.succeed())),
+            let error = match timeout(limit, attempt(gateway, limit)).await {
+                Ok(Ok(reply)) => return Ok((reply, attempts.succeed())),
                 Ok(Err(status)) => self.failed(operation, gateway, &status),
                 Err(_) => self.silent(operation, gateway, limit),
             };

@@ -82,6 +82,9 @@ pub struct ClientConfig {
     pub request_deadline: Duration,
     /// How failed attempts are repeated.
     pub retry: RetryPolicy,
+    /// Whether operations of all sessions share one stream per gateway, which costs both sides a fraction of a call for
+    /// each. On unless it is switched off.
+    pub pipelining: bool,
 }
 
 impl ClientConfig {
@@ -93,7 +96,15 @@ impl ClientConfig {
             connect_timeout: Duration::from_secs(2),
             request_deadline: Duration::from_secs(10),
             retry: RetryPolicy::default(),
+            pipelining: true,
         }
+    }
+
+    /// The same, with operations on one stream per gateway or with a call for each.
+    #[must_use]
+    pub fn pipelining(mut self, pipelining: bool) -> Self {
+        self.pipelining = pipelining;
+        self
     }
 
     /// The same, for a client in `region`.

@@ -5,6 +5,7 @@
 //! further attempt moves on to the next. A gateway is marked when the transport says that it is gone; a task
 //! of its own then asks it until it answers, so that no operation pays for finding out.
 
+use crate::pipeline::{Pipeline, pipeline};
 use crate::{ClientConfig, Error, Gateway};
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use futures::StreamExt as _;
@@ -16,7 +17,7 @@ use meridian_proto::v1::cluster_client::ClusterClient;
 use meridian_transport::{Channel, Connect};
 use meridian_types::{Reason, RegionId};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 use tokio::time::{Instant, timeout, timeout_at};
 use tonic::transport::Endpoint;
@@ -45,6 +46,10 @@ struct Peer {
     address: String,
     region: Option<RegionId>,
     channel: Channel,
+    /// Made when it is used.
+    pipeline: OnceLock<Pipeline>,
+    /// The gateway does not know the stream.
+    calls_only: AtomicBool,
     down: AtomicBool,
 }
 
@@ -101,6 +106,18 @@ impl Gateways {
         self.ranked[index].channel.clone()
     }
 
+    /// The stream that operations on keys share; `None`: the gateway does not know such a stream.
+    pub(crate) fn pipeline(&self, index: usize) -> Option<&Pipeline> {
+        let peer = &self.ranked[index];
+        let known = !peer.calls_only.load(Ordering::Relaxed);
+        known.then(|| peer.pipeline.get_or_init(|| pipeline(peer.channel.clone())))
+    }
+
+    /// The gateway has said that it does not know such a stream. It is believed until it was down.
+    pub(crate) fn no_pipeline(&self, index: usize) {
+        self.ranked[index].calls_only.store(true, Ordering::Relaxed);
+    }
+
     /// Its address, for messages.
     pub(crate) fn address(&self, index: usize) -> &str {
         &self.ranked[index].address
@@ -144,6 +161,8 @@ impl Peer {
             address: gateway.address.clone(),
             region: gateway.region.clone(),
             channel: connect.connect(&endpoint),
+            pipeline: OnceLock::new(),
+            calls_only: AtomicBool::new(false),
             down: AtomicBool::new(false),
         })
     }
@@ -207,6 +226,8 @@ async fn revive(gateways: Weak<Gateways>, index: usize) {
         let peer = &gateways.ranked[index];
         if let Ok(Some(_)) = timeout(gateways.probe_timeout, ask(peer)).await {
             tracing::debug!(address = %peer.address, "gateway is back");
+            // It may be another version now.
+            peer.calls_only.store(false, Ordering::Relaxed);
             peer.down.store(false, Ordering::Relaxed);
             return;
         }

@@ -24,6 +24,7 @@ mod client;
 mod config;
 mod error;
 mod gateways;
+mod pipeline;
 mod reply;
 mod scan;
 mod session;

@@ -1,14 +1,13 @@
 //! A session: what one user of the database has seen, carried from reply to reply.
 
 use crate::attempts::Operation;
-use crate::client::REPLY_BYTES_MAX;
 use crate::{Client, Error, Reply, Row, Scan, ScanOptions, Transaction};
 use bytes::Bytes;
 use meridian_clock::{FixedSource, TimeSource as _};
 use meridian_probe::machine;
-use meridian_proto::v1::kv_client::KvClient;
+use meridian_proto::v1::operation::Request;
+use meridian_proto::v1::operation_reply::Reply as Answer;
 use meridian_proto::v1::{self as pb};
-use meridian_transport::Channel;
 use meridian_types::{CausalityToken, Consistency, Error as Cause, Fate, Reason, RequestId, Timestamp};
 use meridian_wire::header::{Served, decode_reply, encode_request};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -83,7 +82,8 @@ impl Session {
         let header = Some(encode_request(Some(id), self.receipts));
         let request = pb::PutRequest { header, table: table.to_owned(), key: key.into(), value: value.into() };
         let operation = Operation::Write(id);
-        let (reply, attempts) = self.client.call(operation, request, |c, r| async move { kv(c).put(r).await }).await?;
+        let (reply, attempts) = self.client.operate(operation, Request::Put(request)).await?;
+        let reply = if let Answer::Put(reply) = reply { reply } else { pb::PutReply::default() };
         Ok(Reply::new((), self.served(operation, reply.header, attempts)?, attempts))
     }
 
@@ -93,8 +93,8 @@ impl Session {
         let header = Some(encode_request(Some(id), self.receipts));
         let request = pb::DeleteRequest { header, table: table.to_owned(), key: key.into() };
         let operation = Operation::Write(id);
-        let (reply, attempts) =
-            self.client.call(operation, request, |c, r| async move { kv(c).delete(r).await }).await?;
+        let (reply, attempts) = self.client.operate(operation, Request::Delete(request)).await?;
+        let reply = if let Answer::Delete(reply) = reply { reply } else { pb::DeleteReply::default() };
         Ok(Reply::new((), self.served(operation, reply.header, attempts)?, attempts))
     }
 
@@ -112,7 +112,8 @@ impl Session {
             consistency: Some(meridian_wire::consistency::encode(&consistency)),
         };
         let operation = Operation::Read;
-        let (reply, attempts) = self.client.call(operation, request, |c, r| async move { kv(c).get(r).await }).await?;
+        let (reply, attempts) = self.client.operate(operation, Request::Get(request)).await?;
+        let reply = if let Answer::Get(reply) = reply { reply } else { pb::GetReply::default() };
         let served = self.served(operation, reply.header, attempts)?;
         Ok(Reply::new(reply.row.map(Row::from), served, attempts))
     }
@@ -150,8 +151,8 @@ impl Session {
             reads: transaction.reads.clone(),
         };
         let operation = Operation::Write(id);
-        let (reply, attempts) =
-            self.client.call(operation, request, |c, r| async move { kv(c).transact(r).await }).await?;
+        let (reply, attempts) = self.client.operate(operation, Request::Transact(request)).await?;
+        let reply = if let Answer::Transact(reply) = reply { reply } else { pb::TransactReply::default() };
         let served = self.served(operation, reply.header, attempts)?;
         Ok(Reply::new(reply.reads.into_iter().map(Row::from).collect(), served, attempts))
     }
@@ -160,13 +161,14 @@ impl Session {
     pub(crate) async fn page(&self, mut request: pb::ScanRequest) -> Result<(Reply<Vec<Row>>, Bytes), Error> {
         request.header = Some(encode_request(None, self.receipts));
         let operation = Operation::Read;
-        let (reply, attempts) = self.client.call(operation, request, |c, r| async move { kv(c).scan(r).await }).await?;
+        let (reply, attempts) = self.client.operate(operation, Request::Scan(request)).await?;
+        let reply = if let Answer::Scan(reply) = reply { reply } else { pb::ScanReply::default() };
         let served = self.served(operation, reply.header, attempts)?;
         let rows = reply.rows.into_iter().map(Row::from).collect();
         Ok((Reply::new(rows, served, attempts), reply.next_page_token))
     }
 
-    /// Reads a reply's header and takes in its token.
+    /// Reads a reply's header and takes in its token. A reply of another kind than was asked for has none either.
     fn served(&self, operation: Operation, header: Option<pb::ReplyHeader>, attempts: u32) -> Result<Served, Error> {
         let Some(header) = header else {
             let (fate, request_id) = match operation {
@@ -181,8 +183,4 @@ impl Session {
         self.observe(served.token);
         Ok(served)
     }
-}
-
-fn kv(channel: Channel) -> KvClient<Channel> {
-    KvClient::new(channel).max_decoding_message_size(REPLY_BYTES_MAX)
 }

@@ -3,6 +3,16 @@
 //! This crate alone knows that a gRPC call need not travel over TCP. Whoever makes connections is given a [`Connect`]:
 //! [`Tcp`] in every real process, a simulated network in tests. Everything above, codecs, services, retries and
 //! deadlines, is the same code on both.
+//!
+//! * [`Channel`]: a connection. * [`Calls`] and [`Answers`]: many calls over one long-lived stream, in batches.
+
+mod answers;
+mod calls;
+#[cfg(test)]
+mod tests;
+
+pub use answers::{Answers, Begun, Done, Limits};
+pub use calls::{Calls, Failed, Incoming, Outgoing, Sending};
 
 use std::fmt::Debug;
 use std::future::Future;

@@ -16,7 +16,7 @@ use tonic::transport::Endpoint;
 use tower_service::Service as _;
 
 /// Methods whose requests are streams; all others are unary.
-const STREAMING: [&str; 3] = ["/Append", "/InstallSnapshot", "/Gossip"];
+const STREAMING: [&str; 5] = ["/Append", "/InstallSnapshot", "/Gossip", "/Forward", "/Pipeline"];
 
 /// How a host makes connections.
 #[derive(Clone, Debug)]

@@ -75,6 +75,9 @@ pub(crate) struct Args {
     /// All randomness follows from it.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// A call for each operation, instead of one stream per gateway that all clients of a region share.
+    #[arg(long)]
+    unary: bool,
     /// The keys are there already.
     #[arg(long)]
     no_load: bool,
@@ -117,6 +120,7 @@ impl Args {
             scan_rows_max: self.scan_rows,
             seed: self.seed,
             load: !self.no_load,
+            pipelining: !self.unary,
             table: self.table.clone(),
             history: self.history.clone(),
             ..BenchOptions::default()

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 /// Rows in a page.
 const PAGE: usize = 2;
@@ -91,6 +91,15 @@ fn row(key: &Bytes, value: &Bytes) -> pb::Row {
 
 #[tonic::async_trait]
 impl Kv for MemoryGateway {
+    type PipelineStream = tokio_stream::Empty<Result<pb::PipelineReply, Status>>;
+
+    async fn pipeline(
+        &self,
+        _: Request<Streaming<pb::PipelineRequest>>,
+    ) -> Result<Response<Self::PipelineStream>, Status> {
+        Err(Status::unimplemented("this gateway takes calls"))
+    }
+
     async fn put(&self, r: Request<pb::PutRequest>) -> Result<Response<pb::PutReply>, Status> {
         let put = r.into_inner();
         self.run(|state| {

@@ -2,10 +2,14 @@
 
 use crate::{ClientConfig, Gateway, RetryPolicy};
 use bytes::Bytes;
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
 use meridian_proto::v1::cluster_server::{Cluster, ClusterServer};
 use meridian_proto::v1::kv_server::{Kv, KvServer};
+use meridian_proto::v1::operation_reply::Reply;
 use meridian_proto::v1::tables_server::{Tables, TablesServer};
-use meridian_proto::v1::{self as pb};
+use meridian_proto::v1::{self as pb, operation};
+use meridian_transport::{Answers, Begun, Done, Limits};
 use meridian_types::{CausalityToken, Error, Reason, Timestamp};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -13,7 +17,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio_stream::wrappers::TcpListenerStream;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 /// What happens to one request.
 #[derive(Clone, Debug)]
@@ -45,6 +49,10 @@ pub(super) struct Script {
     asked: Mutex<Vec<Asked>>,
     last_ts: Mutex<u64>,
     cut: Notify,
+    /// It knows no stream of operations.
+    calls_only: bool,
+    /// Operations that came on a stream.
+    streamed: Mutex<usize>,
 }
 
 /// The gateway; it stops with the runtime.
@@ -56,7 +64,16 @@ pub(super) struct ScriptedGateway {
 
 impl ScriptedGateway {
     pub(super) async fn start(region: &str, steps: impl IntoIterator<Item = Step>) -> Self {
-        let script = Arc::new(Script { steps: Mutex::new(steps.into_iter().collect()), ..Script::default() });
+        Self::start_with(region, Script { steps: Mutex::new(steps.into_iter().collect()), ..Script::default() }).await
+    }
+
+    /// One that knows calls and no stream.
+    pub(super) async fn start_old(region: &str) -> Self {
+        Self::start_with(region, Script { calls_only: true, ..Script::default() }).await
+    }
+
+    async fn start_with(region: &str, script: Script) -> Self {
+        let script = Arc::new(script);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let behind = listener.local_addr().unwrap();
         let service = Service { script: script.clone(), region: region.to_owned() };
@@ -84,6 +101,11 @@ impl ScriptedGateway {
 
     pub(super) fn asked(&self) -> Vec<Asked> {
         self.script.asked.lock().unwrap().clone()
+    }
+
+    /// How many operations came on a stream.
+    pub(super) fn streamed(&self) -> usize {
+        *self.script.streamed.lock().unwrap()
     }
 }
 
@@ -184,6 +206,50 @@ impl Kv for Service {
     async fn transact(&self, r: Request<pb::TransactRequest>) -> Result<Response<pb::TransactReply>, Status> {
         let header = self.answer(write(&r.get_ref().header)).await?;
         Ok(Response::new(pb::TransactReply { header, reads: vec![] }))
+    }
+
+    type PipelineStream = BoxStream<'static, Result<pb::PipelineReply, Status>>;
+
+    async fn pipeline(
+        &self,
+        messages: Request<Streaming<pb::PipelineRequest>>,
+    ) -> Result<Response<Self::PipelineStream>, Status> {
+        if self.script.calls_only {
+            return Err(Status::unimplemented("an old gateway"));
+        }
+        let this = self.clone();
+        let begin = move |message: pb::PipelineRequest| {
+            let work = message.operations.into_iter().map(|o| (o.number, 1, this.clone().operate(o)));
+            Begun { work: work.collect(), dropped: message.dropped }
+        };
+        let encode = |replies| pb::PipelineReply { replies };
+        let stop = Box::pin(std::future::pending());
+        Ok(Response::new(Answers::new(messages.into_inner(), Limits::default(), begin, encode, stop).boxed()))
+    }
+}
+
+impl Service {
+    /// Answers an operation of a stream as it answers a call.
+    async fn operate(self, operation: pb::Operation) -> Done<pb::OperationReply> {
+        *self.script.streamed.lock().unwrap() += 1;
+        let pb::Operation { number, timeout_ns, request } = operation;
+        assert!(timeout_ns > 0, "the client says how long it waits");
+        let reply = match request.expect("an operation asks for something") {
+            operation::Request::Put(r) => self.put(Request::new(r)).await.map(|r| Reply::Put(r.into_inner())),
+            operation::Request::Get(r) => self.get(Request::new(r)).await.map(|r| Reply::Get(r.into_inner())),
+            operation::Request::Delete(r) => self.delete(Request::new(r)).await.map(|r| Reply::Delete(r.into_inner())),
+            operation::Request::Scan(r) => self.scan(Request::new(r)).await.map(|r| Reply::Scan(r.into_inner())),
+            operation::Request::Transact(r) => {
+                self.transact(Request::new(r)).await.map(|r| Reply::Transact(r.into_inner()))
+            }
+        };
+        let failed = |status: Status| {
+            let details = Bytes::copy_from_slice(status.details());
+            let (code, message) = (i32::from(status.code()), status.message().to_owned());
+            Reply::Failed(pb::OperationStatus { code, message, details })
+        };
+        let reply = Some(reply.unwrap_or_else(failed));
+        Done { number, bytes: 1, answer: pb::OperationReply { number, reply } }
     }
 }
 

@@ -5,11 +5,24 @@ use crate::{Client, Fate, Placement, Reason, Result, Session, Transaction};
 use std::time::Duration;
 use tonic::Code;
 
-/// One put against a gateway with this script: the result, the attempts' ids, the session.
+/// One put against a gateway with this script, by a call: the result, the attempts' ids, the session. On a stream it has
+/// to go the same way.
 async fn put(steps: Vec<Step>) -> (Result<crate::Reply<()>>, Vec<Asked>, Session) {
+    let (streamed, ..) = put_by(true, steps.clone()).await;
+    let (called, asked, session) = put_by(false, steps).await;
+    let said = |r: &Result<crate::Reply<()>>| match r {
+        Ok(reply) => (None, None, reply.attempts),
+        Err(e) => (Some(e.reason()), Some(e.fate()), e.attempts),
+    };
+    assert_eq!(said(&streamed), said(&called));
+    (called, asked, session)
+}
+
+async fn put_by(pipelining: bool, steps: Vec<Step>) -> (Result<crate::Reply<()>>, Vec<Asked>, Session) {
     let gateway = ScriptedGateway::start("us", steps).await;
-    let session = Client::connect(config(&[&gateway])).await.unwrap().session();
+    let session = Client::connect(config(&[&gateway]).pipelining(pipelining)).await.unwrap().session();
     let result = session.put("t", "k", "v").await;
+    assert_eq!(gateway.streamed(), if pipelining { gateway.asked().len() } else { 0 });
     (result, gateway.asked(), session)
 }
 
@@ -98,4 +111,40 @@ async fn administration_is_repeated_only_when_it_did_nothing() {
     let error = client.create_table("t", &placement, vec![]).await.unwrap_err();
     assert_eq!((error.fate(), error.attempts), (Fate::Unknown, 2));
     assert_eq!(gateway.asked().len(), 2);
+}
+
+#[tokio::test]
+async fn operations_of_all_sessions_share_a_stream_and_fail_each_for_itself() {
+    let gateway = ScriptedGateway::start("us", [Step::Hang, Step::Fail(Reason::UnknownTable)]).await;
+    let client = Client::connect(config(&[&gateway])).await.unwrap();
+    let (first, second, third) = (client.session(), client.session(), client.session());
+    let first = tokio::spawn(async move { first.put("t", "a", "v").await });
+    while gateway.asked().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    let refused = second.put("t", "b", "v").await.unwrap_err();
+    assert_eq!((refused.reason(), refused.attempts), (Reason::UnknownTable, 1));
+    third.put("t", "c", "v").await.unwrap();
+    // The first one's silence is its own affair.
+    assert_eq!(first.await.unwrap().unwrap().attempts, 2);
+    assert_eq!(gateway.streamed(), 4);
+}
+
+#[tokio::test]
+async fn a_gateway_that_knows_no_stream_is_called() {
+    let gateway = ScriptedGateway::start_old("us").await;
+    let session = Client::connect(config(&[&gateway])).await.unwrap().session();
+    let reply = session.put("t", "k", "v").await.unwrap();
+    assert_eq!(reply.attempts, 1, "nothing was done by the stream");
+    session.get_causal("t", "k").await.unwrap();
+    assert_eq!((gateway.asked().len(), gateway.streamed()), (2, 0));
+}
+
+#[tokio::test]
+async fn what_is_large_has_a_call_of_its_own() {
+    let gateway = ScriptedGateway::start("us", []).await;
+    let session = Client::connect(config(&[&gateway])).await.unwrap().session();
+    session.put("t", "k", vec![0; 2 << 20]).await.unwrap();
+    session.put("t", "k", "v").await.unwrap();
+    assert_eq!((gateway.asked().len(), gateway.streamed()), (2, 1));
 }
