@@ -8,10 +8,10 @@ export CARGO_TARGET_DIR ?= $(CACHE)/meridian/target
 MERIDIAN := $(CARGO_TARGET_DIR)/release/meridian
 
 .DEFAULT_GOAL := help
-.PHONY: help needs build demo test lint fmt doc bench sim soak sabotage histories clean
+.PHONY: help needs build demo test lint fmt doc bench bench-peers sim soak sabotage histories clean
 
 help: ## Lists the targets.
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 needs: ## Installs what a build needs (as root on Debian), or names it.
 	@scripts/needs
@@ -39,6 +39,10 @@ doc: needs ## Builds the documentation of every crate.
 
 bench: build ## Measures three emulated regions; BENCH="..." are options of `meridian bench`.
 	@$(MERIDIAN) bench $(or $(BENCH),--topology three --workload ycsb-a --clients 1)
+
+bench-peers: needs ## Measures Meridian side by side with etcd, about 5 minutes; PEERS="..." are options (PEERS=--help).
+	@scripts/step "build (comparison)" cargo build --release --locked -p meridian-cli -p meridian-peers
+	@$(CARGO_TARGET_DIR)/release/meridian-peers --dir $(CARGO_TARGET_DIR) $(PEERS)
 
 sim: needs ## Simulates one cluster under faults: make sim SEED=42 (TRACE=file for every event; SIM="..." for `sim --help`).
 	@cargo build -q --locked -p meridian-tests --bin sim

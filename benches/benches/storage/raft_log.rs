@@ -40,9 +40,7 @@ pub(crate) fn append(c: &mut Criterion) {
                 for _ in first..appends {
                     start(durable.recv().unwrap().unwrap());
                 }
-                for _ in 0..first {
-                    durable.recv().unwrap().unwrap();
-                }
+                (0..first).for_each(|_| _ = durable.recv().unwrap().unwrap());
                 begun.elapsed()
             });
         });

@@ -10,6 +10,7 @@ use meridian_proto::internal::v1 as internal;
 use meridian_proto::internal::v1::inspect_client::InspectClient;
 use meridian_proto::v1 as pb;
 use meridian_proto::v1::cluster_server::{Cluster, ClusterServer};
+use meridian_storage::{DiskLevel, StoreMemory};
 use meridian_types::{Error, NodeId, Reason, ShardId};
 use meridian_wire::status::to_status;
 use std::time::Duration;
@@ -49,8 +50,50 @@ pub fn node_status(ctx: &Context) -> pb::NodeStatus {
         }),
         rtts: ctx.peers.others().into_iter().map(rtt).collect(),
         shards: ctx.replicas.all().into_iter().map(shard).collect(),
+        memory: Some(memory_status(ctx)),
+        disk: Some(disk_status(ctx)),
         uptime_ns: nanos(meridian_clock::Mono::now().since(ctx.started)),
     }
+}
+
+fn memory_status(ctx: &Context) -> pb::MemoryStatus {
+    let memory = &ctx.memory;
+    let store = ctx.store.memory().unwrap_or_else(|e| {
+        tracing::warn!("the store's memory cannot be measured: {e}");
+        StoreMemory::default()
+    });
+    pb::MemoryStatus {
+        budget: memory.budget.total,
+        resident: resident(),
+        cache: store.cache,
+        cache_max: memory.budget.cache,
+        raft_memtables: store.raft_memtables,
+        data_memtables: store.data_memtables,
+        log_entries: memory.log.used() as u64,
+        log_entries_max: memory.log.limit() as u64,
+        in_flight: memory.in_flight.used(),
+        in_flight_max: memory.in_flight.limit(),
+        refused: memory.in_flight.refused(),
+    }
+}
+
+/// Resident memory of this process in bytes, 0 if the system does not say.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    kib.map_or(0, |kib| kib << 10)
+}
+
+fn disk_status(ctx: &Context) -> pb::DiskStatus {
+    let space = ctx.store.space();
+    let level = match space.level() {
+        DiskLevel::Enough => pb::DiskLevel::Enough,
+        DiskLevel::NearlyFull => pb::DiskLevel::NearlyFull,
+        DiskLevel::Full => pb::DiskLevel::Full,
+        DiskLevel::Critical => pb::DiskLevel::Critical,
+    };
+    pb::DiskStatus { free: space.free(), reserve: space.reserve(), level: level.into() }
 }
 
 fn shard_status(s: &ReplicaStatus, table: String) -> pb::ShardStatus {

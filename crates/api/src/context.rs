@@ -2,7 +2,7 @@
 
 use meridian_catalog::Catalog;
 use meridian_clock::{Clock, Mono};
-use meridian_consensus::{Gossip, Peers, Replicas};
+use meridian_consensus::{Gossip, NodeMemory, Peers, Replicas};
 use meridian_probe::machine;
 use meridian_proto::internal::v1 as internal;
 use meridian_storage::Store;
@@ -67,6 +67,8 @@ pub struct Parts {
     pub peers: Peers,
     /// Round trips and closed timestamps.
     pub gossip: Gossip,
+    /// What its requests and replicas may have in memory.
+    pub memory: NodeMemory,
     /// Limits of requests.
     pub limits: Limits,
     /// How long it tries.

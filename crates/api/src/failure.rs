@@ -1,8 +1,8 @@
 //! Errors of the layers below as the client sees them.
 
-use meridian_consensus::ConsensusError;
+use meridian_consensus::{ConsensusError, OverBudget};
 use meridian_proto::internal::v1 as internal;
-use meridian_storage::StorageError;
+use meridian_storage::{DiskFull, StorageError};
 use meridian_types::{Error, Fate, NodeId, Reason};
 
 /// Why one replica gave no answer.
@@ -29,6 +29,7 @@ impl From<ConsensusError> for Refusal {
             ConsensusError::Overloaded { .. } => {
                 Error::new(Reason::Overloaded, format!("{e}; slow down and try again")).into()
             }
+            ConsensusError::DiskFull(e) => disk_full(&e).into(),
             ConsensusError::FutureTimestamp { .. } => {
                 let text = format!("{e}; use a timestamp from a reply, or correct the client's clock");
                 Error::new(Reason::TimestampInFuture, text).into()
@@ -49,6 +50,27 @@ impl From<ConsensusError> for Refusal {
 /// This node's clock may be wrong by more than its bound, and the request rests on it.
 pub(crate) fn clock_unsafe() -> Error {
     Error::new(Reason::ClockUnsafe, "the node's clock is unsafe; ask another node, and see its status")
+}
+
+/// The leader's disk is nearly full; found before anything was proposed.
+pub(crate) fn disk_full(e: &DiskFull) -> Error {
+    let text = format!("{e}; give the node room or move the shard's leader, writes go on by themselves then");
+    Error::new(Reason::DiskFull, text)
+}
+
+/// The disks of most voters are nearly full; found before anything was proposed.
+pub(crate) fn disks_full(full: &[NodeId]) -> Error {
+    let full: Vec<String> = full.iter().map(ToString::to_string).collect();
+    let text = "the disks of too many of the shard's voters are nearly full to write to most of them";
+    Error::new(
+        Reason::DiskFull,
+        format!("{text}: {}; give them room, writes go on by themselves then", full.join(", ")),
+    )
+}
+
+/// The node has no memory left for the request; found before anything was done.
+pub(crate) fn over_budget(over: &OverBudget) -> Error {
+    Error::new(Reason::Overloaded, format!("{over}; slow down and try again"))
 }
 
 /// The answer to a request was lost.

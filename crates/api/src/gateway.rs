@@ -8,23 +8,27 @@
 //! * The answer is released here: the reply leaves when what it reveals is past by this node's clock (rule W1),
 //!   which overlaps commit wait with the way back from the leader.
 
+use crate::admission::charge_answer;
 use crate::context::Context;
 use crate::failure::{self, Refusal};
 use crate::floor;
 use crate::serve::{self, Read, ReadAnswer, nanos};
 use meridian_catalog::CatalogView;
 use meridian_clock::{Mono, sleep};
+use meridian_consensus::Charge;
 use meridian_consensus::peers::{Class, MESSAGE_BYTES_MAX};
 use meridian_probe::{Event, Sabotage, emit, mark, sabotaged};
 use meridian_proto::internal::v1 as internal;
 use meridian_proto::internal::v1::peer_client::PeerClient;
 use meridian_proto::internal::v1::{mutate_reply, read_reply};
+use meridian_storage::DiskLevel;
 use meridian_transport::Channel;
 use meridian_txn::{Committed, Page, ReadPlan, id_to_proto, plan_span, verdict};
 use meridian_types::{
     CausalityToken, Consistency, Error, Fate, NodeId, Reason, Receipt, RegionId, ShardId, TableId, Timestamp,
 };
 use meridian_wire::header::Served;
+use meridian_wire::status::Effect;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -38,14 +42,16 @@ const SILENT_FRACTION: u32 = 4;
 
 /// When a request came and how long it may take.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Arrival {
+pub(crate) struct Arrival<'a> {
     pub(crate) at: Mono,
     pub(crate) deadline: Duration,
     /// `latest` at arrival.
     pub(crate) latest: Timestamp,
+    /// What it has of the node's memory.
+    pub(crate) charge: &'a Charge,
 }
 
-impl Arrival {
+impl Arrival<'_> {
     pub(crate) fn left(&self) -> Option<Duration> {
         self.deadline.checked_sub(Mono::now().since(self.at)).filter(|d| !d.is_zero())
     }
@@ -132,7 +138,7 @@ pub(crate) async fn mutate(
     view: &CatalogView,
     shard: ShardId,
     mutation: internal::Mutation,
-    arrival: Arrival,
+    arrival: Arrival<'_>,
 ) -> Result<Answered<Committed>, Error> {
     let mut route = Route::new(ctx, shard);
     let mut unknown = false;
@@ -153,7 +159,7 @@ pub(crate) async fn mutate(
         if sabotaged(Sabotage::NewIdPerAttempt) {
             copy.request_id = Some(id_to_proto(ctx.request_id()));
         }
-        let attempt = mutate_at(ctx, to, shard, copy);
+        let attempt = mutate_at(ctx, to, shard, copy, arrival.charge);
         match tokio::time::timeout(route.limit(to, left), attempt).await {
             // It may have been proposed; the ledger tells the next attempt.
             Err(_) => {
@@ -183,11 +189,12 @@ async fn mutate_at(
     to: NodeId,
     shard: ShardId,
     mutation: internal::Mutation,
+    charge: &Charge,
 ) -> Result<Attempt<internal::Outcome>, Refusal> {
     let start = Mono::now();
     if to == ctx.me {
         let replica = ctx.replicas.get(shard).ok_or(Refusal::NotLeader(None))?;
-        let commit = serve::mutate(&replica, mutation, Timestamp::ZERO).await?;
+        let commit = serve::mutate(ctx, &replica, mutation, Timestamp::ZERO, charge.clone()).await?;
         let (times, call) = (serve::times_to_pb(commit.times), Duration::from_nanos(commit.times.total));
         return Ok(Attempt { value: commit.outcome, by: to, call, times });
     }
@@ -203,6 +210,14 @@ async fn mutate_at(
     }
 }
 
+/// A read that got no answer may go elsewhere; one that was refused for the lack of memory adds no load there.
+fn read_failed(status: &tonic::Status) -> Refusal {
+    if meridian_wire::status::is_answer(status) {
+        return meridian_wire::status::from_status(status, Effect::Read).into();
+    }
+    Refusal::NotLeader(None)
+}
+
 fn hint(n: internal::NotLeader) -> Option<NodeId> {
     (n.hint != 0).then_some(NodeId(n.hint))
 }
@@ -210,6 +225,10 @@ fn hint(n: internal::NotLeader) -> Option<NodeId> {
 /// A call between nodes that has failed: only a connection that was never made, or an explicit refusal to take
 /// the message, proves that nothing was proposed.
 fn write_failed(status: &tonic::Status) -> Refusal {
+    if meridian_wire::status::is_answer(status) {
+        // The other node's admission: it says itself what became of the message.
+        return meridian_wire::status::from_status(status, Effect::Write).into();
+    }
     let refused = matches!(status.code(), tonic::Code::FailedPrecondition | tonic::Code::InvalidArgument);
     let no_replica = status.code() == tonic::Code::Unavailable && std::error::Error::source(status).is_none();
     if refused || no_replica || meridian_wire::status::never_connected(status) {
@@ -226,7 +245,7 @@ async fn release_mutation(
     shard: ShardId,
     mutation: &internal::Mutation,
     attempt: Attempt<internal::Outcome>,
-    arrival: Arrival,
+    arrival: Arrival<'_>,
 ) -> Result<Answered<Committed>, Error> {
     let ts = Timestamp(attempt.value.ts);
     let commit_wait = wait_past(ctx, ts, arrival).await.map_err(|_| failure::lost())?;
@@ -245,7 +264,11 @@ async fn release_mutation(
 }
 
 /// Waits until `ts` is past by this node's clock; how long that took. `Err`: not within the deadline.
-async fn wait_past(ctx: &Context, ts: Timestamp, arrival: Arrival) -> Result<Duration, tokio::time::error::Elapsed> {
+async fn wait_past(
+    ctx: &Context,
+    ts: Timestamp,
+    arrival: Arrival<'_>,
+) -> Result<Duration, tokio::time::error::Elapsed> {
     let start = Mono::now();
     let left = arrival.left().unwrap_or(Duration::ZERO);
     if sabotaged(Sabotage::SkipCommitWait) {
@@ -270,7 +293,7 @@ fn region_of(ctx: &Context, node: NodeId) -> RegionId {
     if node == ctx.me { ctx.region.clone() } else { ctx.peers.region(node).unwrap_or_default() }
 }
 
-fn receipt<T>(attempt: &Attempt<T>, commit_wait: Duration, floor: Duration, arrival: Arrival) -> Receipt {
+fn receipt<T>(attempt: &Attempt<T>, commit_wait: Duration, floor: Duration, arrival: Arrival<'_>) -> Receipt {
     let t = &attempt.times;
     let total = nanos(Mono::now().since(arrival.at));
     let (call, commit_wait) = (nanos(attempt.call), nanos(commit_wait));
@@ -297,9 +320,9 @@ pub(crate) struct ShardRead<'a> {
 }
 
 /// Reads one shard, from the replica that its consistency level calls for.
-pub(crate) async fn read(ctx: &Context, read: &ShardRead<'_>, arrival: Arrival) -> Result<Answered<Page>, Error> {
+pub(crate) async fn read(ctx: &Context, read: &ShardRead<'_>, arrival: Arrival<'_>) -> Result<Answered<Page>, Error> {
     let mut route = Route::new(ctx, read.shard);
-    let mut local_tried = false;
+    let mut local_tried = lags_for_good(ctx, read);
     loop {
         let Some(left) = arrival.left() else { return Err(failure::no_quorum("the read")) };
         let (to, attempt) = match (local_tried, ctx.replicas.get(read.shard)) {
@@ -312,7 +335,7 @@ pub(crate) async fn read(ctx: &Context, read: &ShardRead<'_>, arrival: Arrival) 
                 Some(to) => (to, tokio::time::timeout(route.limit(to, left), read_at(ctx, to, read, arrival)).await),
                 None => {
                     route.pause(left).await;
-                    local_tried = false;
+                    local_tried = lags_for_good(ctx, read);
                     continue;
                 }
             },
@@ -322,11 +345,23 @@ pub(crate) async fn read(ctx: &Context, read: &ShardRead<'_>, arrival: Arrival) 
                 route.silent.insert(to);
             }
             Ok(Err(Refusal::NotFresh)) => {}
-            Ok(Ok(attempt)) => return release_read(ctx, read, attempt, arrival).await,
+            Ok(Ok(attempt)) => {
+                charge_answer(arrival.charge, attempt.value.page.bytes())?;
+                return release_read(ctx, read, attempt, arrival).await;
+            }
             Ok(Err(Refusal::NotLeader(hint))) => route.hint = hint,
             Ok(Err(Refusal::Failed(e))) => return Err(e),
         }
     }
+}
+
+/// Whether this node's replica would be waited for in vain: while the disk is full it takes no entries, so it does not catch
+/// up with its leader. The catalog's replica is waited for all the same: what is read of it is read there.
+fn lags_for_good(ctx: &Context, read: &ShardRead<'_>) -> bool {
+    matches!(read.consistency, Consistency::Linearizable)
+        && read.shard != ShardId::CATALOG
+        && ctx.store.space().level() >= DiskLevel::Full
+        && ctx.replicas.get(read.shard).is_some_and(|r| !r.is_leader())
 }
 
 /// Levels that any replica may answer go to the nearest one first, then to the leader; the others to the leader.
@@ -353,7 +388,7 @@ async fn read_local(
     ctx: &Context,
     replica: &meridian_consensus::Replica,
     read: &ShardRead<'_>,
-    arrival: Arrival,
+    arrival: Arrival<'_>,
 ) -> Result<Attempt<ReadAnswer>, Refusal> {
     let (start, began) = (Mono::now(), mark());
     let ShardRead { table, plan, consistency, .. } = *read;
@@ -401,7 +436,7 @@ async fn read_at(
     ctx: &Context,
     to: NodeId,
     read: &ShardRead<'_>,
-    arrival: Arrival,
+    arrival: Arrival<'_>,
 ) -> Result<Attempt<ReadAnswer>, Refusal> {
     let start = Mono::now();
     let request = internal::ReadRequest {
@@ -411,7 +446,7 @@ async fn read_at(
         what: Some(read.plan.to_proto()),
         asked: arrival.latest.0,
     };
-    let reply = peer_client(ctx, to)?.read(request).await.map_err(|_| Refusal::NotLeader(None))?.into_inner();
+    let reply = peer_client(ctx, to)?.read(request).await.map_err(|status| read_failed(&status))?.into_inner();
     let call = Mono::now().since(start);
     let times = reply.times.unwrap_or_default();
     match reply.result {
@@ -434,7 +469,7 @@ async fn release_read(
     ctx: &Context,
     read: &ShardRead<'_>,
     attempt: Attempt<ReadAnswer>,
-    arrival: Arrival,
+    arrival: Arrival<'_>,
 ) -> Result<Answered<Page>, Error> {
     let ReadAnswer { at, mut staleness, ref page, .. } = attempt.value;
     // A whole answer of the newest state is the answer at every timestamp from the newest version that it depends on: the

@@ -46,6 +46,10 @@ const SHARD_GAUGES: [ShardGauge; 6] = [
     ("meridian_shard_lease_left_seconds", "what is left of the lease at the leader", |s| s.lease_left_ns as f64 / 1e9),
 ];
 
+fn disk_level(status: &pb::NodeStatus) -> u64 {
+    status.disk.map_or(0, |disk| u64::try_from(disk.level).unwrap_or(0))
+}
+
 fn render(ctx: &Context, status: &pb::NodeStatus) -> String {
     let mut out = String::new();
     // Writing to a string cannot fail.
@@ -64,6 +68,32 @@ fn render(ctx: &Context, status: &pb::NodeStatus) -> String {
     let syncs = ctx.store.raft.sync_stats();
     gauge("meridian_log_syncs", "syncs of the raft log", vec![(node.clone(), syncs.syncs as f64)]);
     gauge("meridian_log_sync_mean_seconds", "their mean duration", vec![(node.clone(), syncs.mean().as_secs_f64())]);
+    let memory = status.memory.unwrap_or_default();
+    let parts = [
+        ("cache", memory.cache, memory.cache_max),
+        ("log_entries", memory.log_entries, memory.log_entries_max),
+        ("in_flight", memory.in_flight, memory.in_flight_max),
+    ];
+    let of = |part: &str| format!("{node},part=\"{part}\"");
+    let used = parts.iter().map(|(part, used, _)| (of(part), *used as f64)).collect();
+    gauge("meridian_memory_used_bytes", "what is charged to a part of the memory budget", used);
+    let most = parts.iter().map(|(part, _, most)| (of(part), *most as f64)).collect();
+    gauge("meridian_memory_max_bytes", "what the part may have", most);
+    let of_node = [
+        ("meridian_memory_budget_bytes", "the node's memory budget", memory.budget),
+        ("meridian_memory_resident_bytes", "resident memory of the process", memory.resident),
+        ("meridian_memory_refused", "requests refused for the lack of memory", memory.refused),
+        ("meridian_disk_free_bytes", "free bytes on the fullest disk in use", status.disk.unwrap_or_default().free),
+        (
+            "meridian_disk_reserve_bytes",
+            "free bytes below which writes are refused",
+            status.disk.unwrap_or_default().reserve,
+        ),
+        ("meridian_disk_level", "0: enough room, 1: nearly full, 2: full, 3: critical", disk_level(status)),
+    ];
+    for (name, help, value) in of_node {
+        gauge(name, help, vec![(node.clone(), value as f64)]);
+    }
     let rtts = status.rtts.iter().map(|r| (format!("{node},peer=\"{}\"", r.node), r.rtt_ns as f64 / 1e9));
     gauge("meridian_peer_rtt_seconds", "smallest recent round trip to a peer", rtts.collect());
     for (name, help, value) in SHARD_GAUGES {

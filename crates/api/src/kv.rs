@@ -1,5 +1,6 @@
 //! The public service of keys and values: checks requests, finds shards, turns answers into replies.
 
+use crate::admission::charge_of;
 use crate::context::Context;
 use crate::failure;
 use crate::gateway::{self, Answered, Arrival, ShardRead};
@@ -7,6 +8,7 @@ use crate::tables;
 use bytes::Bytes;
 use meridian_catalog::{CatalogView, Table};
 use meridian_clock::Mono;
+use meridian_consensus::Charge;
 use meridian_probe::{Sabotage, sabotaged};
 use meridian_proto::internal::v1 as internal;
 use meridian_proto::v1 as pb;
@@ -41,11 +43,11 @@ impl KvService {
 }
 
 /// When a request came, and how long it may take by the client's `grpc-timeout` and the gateway's own limit.
-pub(crate) fn arrival(ctx: &Context, metadata: &MetadataMap) -> Arrival {
+pub(crate) fn arrival<'a>(ctx: &Context, metadata: &MetadataMap, charge: &'a Charge) -> Arrival<'a> {
     let own = ctx.deadlines.request;
     let asked = metadata.get("grpc-timeout").and_then(|v| parse_timeout(v.to_str().ok()?));
     let deadline = asked.map_or(own, |d| own.min(d * DEADLINE_PERCENT / 100));
-    Arrival { at: Mono::now(), deadline, latest: ctx.latest() }
+    Arrival { at: Mono::now(), deadline, latest: ctx.latest(), charge }
 }
 
 /// The gRPC timeout header: at most eight digits and a unit.
@@ -79,7 +81,7 @@ struct Found {
 
 impl KvService {
     /// The table of a name. One that is not known here may just have been made elsewhere: asks shard 0 then.
-    async fn table(&self, name: &str, arrival: Arrival) -> Result<Found> {
+    async fn table(&self, name: &str, arrival: Arrival<'_>) -> Result<Found> {
         let view = self.ctx.catalog.view();
         if let Some(table) = view.table(name) {
             return Ok(Found { table: table.clone(), view: view.clone() });
@@ -109,7 +111,7 @@ impl KvService {
         found: &Found,
         header: Option<pb::RequestHeader>,
         mutation: internal::Mutation,
-        arrival: Arrival,
+        arrival: Arrival<'_>,
     ) -> Result<(Answered<Committed>, bool)> {
         let (id, receipt) = decode_request(header);
         let id = id.unwrap_or_else(|| self.ctx.request_id());
@@ -131,7 +133,7 @@ impl KvService {
         table: &str,
         key: Bytes,
         action: pb::write_op::Action,
-        arrival: Arrival,
+        arrival: Arrival<'_>,
     ) -> Result<(Answered<Committed>, bool)> {
         self.ctx.limits.check_key(&key)?;
         if let pb::write_op::Action::Put(value) = &action {
@@ -168,7 +170,7 @@ impl KvService {
         request.reads.iter().try_for_each(|key| limits.check_key(key))
     }
 
-    async fn do_get(&self, request: pb::GetRequest, arrival: Arrival) -> Result<pb::GetReply> {
+    async fn do_get(&self, request: pb::GetRequest, arrival: Arrival<'_>) -> Result<pb::GetReply> {
         self.ctx.limits.check_key(&request.key)?;
         let level = consistency::decode(request.consistency)?;
         let found = self.table(&request.table, arrival).await?;
@@ -180,7 +182,7 @@ impl KvService {
         Ok(pb::GetReply { header: header(answer.served, receipt), row: answer.value.rows.into_iter().next() })
     }
 
-    async fn do_transact(&self, request: pb::TransactRequest, arrival: Arrival) -> Result<pb::TransactReply> {
+    async fn do_transact(&self, request: pb::TransactRequest, arrival: Arrival<'_>) -> Result<pb::TransactReply> {
         self.check_transaction(&request)?;
         let found = self.table(&request.table, arrival).await?;
         let mutation = internal::Mutation {
@@ -193,7 +195,7 @@ impl KvService {
         Ok(pb::TransactReply { header: header(answer.served, receipt), reads: answer.value.reads })
     }
 
-    async fn do_scan(&self, request: pb::ScanRequest, arrival: Arrival) -> Result<pb::ScanReply> {
+    async fn do_scan(&self, request: pb::ScanRequest, arrival: Arrival<'_>) -> Result<pb::ScanReply> {
         let level = consistency::decode(request.consistency)?;
         let keys = range::decode(request.start.clone(), request.end.clone())?;
         let found = self.table(&request.table, arrival).await?;
@@ -248,7 +250,7 @@ impl KvService {
         scan: Scan,
         reverse: bool,
         receipt: bool,
-        arrival: Arrival,
+        arrival: Arrival<'_>,
     ) -> Result<pb::ScanReply> {
         let limits = &self.ctx.limits;
         let mut shards = found.view.shards_for_range(found.table.id, &scan.keys);
@@ -330,7 +332,7 @@ impl PageBuilder {
         page.more
     }
 
-    fn finish(mut self, receipt: bool, limited: bool, arrival: Arrival) -> Result<pb::ScanReply> {
+    fn finish(mut self, receipt: bool, limited: bool, arrival: Arrival<'_>) -> Result<pb::ScanReply> {
         let mut served =
             self.served.ok_or_else(|| Error::new(Reason::Internal, "the table has no shard for the range"))?;
         self.receipt.total = crate::serve::nanos(Mono::now().since(arrival.at));
@@ -382,7 +384,8 @@ fn reply<T>(result: Result<T>) -> std::result::Result<Response<T>, Status> {
 #[tonic::async_trait]
 impl Kv for KvService {
     async fn put(&self, request: Request<pb::PutRequest>) -> std::result::Result<Response<pb::PutReply>, Status> {
-        let arrival = arrival(&self.ctx, request.metadata());
+        let charge = charge_of(&request);
+        let arrival = arrival(&self.ctx, request.metadata(), &charge);
         let pb::PutRequest { header: asked, table, key, value } = request.into_inner();
         let action = pb::write_op::Action::Put(value);
         let result = self.write_one(asked, &table, key, action, arrival).await;
@@ -390,7 +393,8 @@ impl Kv for KvService {
     }
 
     async fn get(&self, request: Request<pb::GetRequest>) -> std::result::Result<Response<pb::GetReply>, Status> {
-        let arrival = arrival(&self.ctx, request.metadata());
+        let charge = charge_of(&request);
+        let arrival = arrival(&self.ctx, request.metadata(), &charge);
         reply(self.do_get(request.into_inner(), arrival).await)
     }
 
@@ -398,7 +402,8 @@ impl Kv for KvService {
         &self,
         request: Request<pb::DeleteRequest>,
     ) -> std::result::Result<Response<pb::DeleteReply>, Status> {
-        let arrival = arrival(&self.ctx, request.metadata());
+        let charge = charge_of(&request);
+        let arrival = arrival(&self.ctx, request.metadata(), &charge);
         let pb::DeleteRequest { header: asked, table, key } = request.into_inner();
         let action = pb::write_op::Action::Delete(pb::write_op::Remove {});
         let result = self.write_one(asked, &table, key, action, arrival).await;
@@ -406,7 +411,8 @@ impl Kv for KvService {
     }
 
     async fn scan(&self, request: Request<pb::ScanRequest>) -> std::result::Result<Response<pb::ScanReply>, Status> {
-        let arrival = arrival(&self.ctx, request.metadata());
+        let charge = charge_of(&request);
+        let arrival = arrival(&self.ctx, request.metadata(), &charge);
         reply(self.do_scan(request.into_inner(), arrival).await)
     }
 
@@ -414,7 +420,8 @@ impl Kv for KvService {
         &self,
         request: Request<pb::TransactRequest>,
     ) -> std::result::Result<Response<pb::TransactReply>, Status> {
-        let arrival = arrival(&self.ctx, request.metadata());
+        let charge = charge_of(&request);
+        let arrival = arrival(&self.ctx, request.metadata(), &charge);
         reply(self.do_transact(request.into_inner(), arrival).await)
     }
 }

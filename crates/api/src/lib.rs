@@ -5,9 +5,12 @@
 //!
 //! * [`Context`]: what all services of a node share.
 //! * `serve`: answers at one replica. `gateway`: finds the replica, local or remote. `floor`: what physics asks.
+//! * `admission`: what requests have in memory, and when that is too much.
 //! * `kv`, `tables`, `cluster`: the public services. `peer`: the service between nodes. `http`: health, metrics.
 
+mod admission;
 mod cluster;
+mod compact;
 mod context;
 mod failure;
 mod floor;

@@ -1,5 +1,6 @@
 //! The service between nodes: gossip, forwarded requests, read indexes, joining.
 
+use crate::admission::{charge_answer, charge_of};
 use crate::context::Context;
 use crate::failure::{self, Refusal};
 use crate::gateway::Arrival;
@@ -8,8 +9,8 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use meridian_catalog::{Node, register_node};
 use meridian_clock::Mono;
-use meridian_consensus::PeerAddress;
 use meridian_consensus::peers::MESSAGE_BYTES_MAX;
+use meridian_consensus::{Charge, PeerAddress};
 use meridian_proto::internal::v1 as internal;
 use meridian_proto::internal::v1::inspect_server::{Inspect, InspectServer};
 use meridian_proto::internal::v1::peer_server::{Peer, PeerServer};
@@ -75,10 +76,11 @@ impl Peer for PeerService {
         &self,
         request: Request<internal::MutateRequest>,
     ) -> Result<Response<internal::MutateReply>, Status> {
+        let charge = charge_of(&request);
         let message = request.into_inner();
         let replica = self.ctx.replicas.addressed(message.target)?;
         let mutation = message.mutation.ok_or_else(|| Status::invalid_argument("no mutation"))?;
-        let reply = match serve::mutate(&replica, mutation, Timestamp(message.floor)).await {
+        let reply = match serve::mutate(&self.ctx, &replica, mutation, Timestamp(message.floor), charge).await {
             Ok(commit) => {
                 let times = serve::times_to_pb(commit.times);
                 internal::MutateReply {
@@ -96,6 +98,7 @@ impl Peer for PeerService {
 
     async fn read(&self, request: Request<internal::ReadRequest>) -> Result<Response<internal::ReadReply>, Status> {
         let latest = self.ctx.latest();
+        let charge = charge_of(&request);
         let message = request.into_inner();
         // The gateway counts staleness by its own clock, which may be ahead of this one: its bound has to hold by both.
         let asked = latest.max(Timestamp(message.asked));
@@ -106,7 +109,12 @@ impl Peer for PeerService {
         let consistency = consistency.map_err(|e| meridian_wire::status::to_status(&e))?;
         let table = TableId(message.table);
         let read = Read { ctx: &self.ctx, replica: &replica, table, plan: &plan, consistency: &consistency, asked };
-        let reply = match read.serve().await {
+        let served = read.serve().await;
+        let charged = served.and_then(|answer| {
+            charge_answer(&charge, answer.page.bytes())?;
+            Ok(answer)
+        });
+        let reply = match charged {
             Ok(answer) => {
                 let rows = read_reply::Rows {
                     rows: answer.page.rows,
@@ -174,7 +182,8 @@ impl PeerService {
         };
         let address = PeerAddress { region: node.region.clone(), address: node.grpc_address.clone() };
         let latest = ctx.latest();
-        let arrival = Arrival { at: Mono::now(), deadline: ctx.deadlines.request, latest };
+        let charge = Charge::NONE;
+        let arrival = Arrival { at: Mono::now(), deadline: ctx.deadlines.request, latest, charge: &charge };
         let change = |view: &meridian_catalog::CatalogView| register_node(view, ctx.request_id(), node.clone());
         crate::tables::change_catalog(ctx, arrival, change).await?;
         ctx.peers.learn(node.id, address);

@@ -1,14 +1,15 @@
 //! Answers at one replica of this node, for its own gateway and for those of other nodes.
 
+use crate::compact::compact;
 use crate::context::Context;
-use crate::failure::{Refusal, storage};
+use crate::failure::{self, Refusal, storage};
 use meridian_clock::Mono;
-use meridian_consensus::{Commit, Replica, ServeTimes};
+use meridian_consensus::{Charge, Commit, Replica, ServeTimes};
 use meridian_probe::{Event, ReadKind, Sabotage, emit, mark, sabotaged};
 use meridian_proto::internal::v1 as internal;
 use meridian_storage::DataView;
 use meridian_txn::{Page, ReadPlan, mutation_span, plan_span, read};
-use meridian_types::{Consistency, Error, KeySpan, Reason, TableId, Timestamp};
+use meridian_types::{Consistency, Error, KeySpan, NodeId, Reason, ShardId, TableId, Timestamp};
 use std::time::Duration;
 
 /// What a replica read.
@@ -39,12 +40,27 @@ pub(crate) fn times_to_pb(t: ServeTimes) -> internal::ServeTimes {
 
 /// Proposes a mutation at this replica.
 pub(crate) async fn mutate(
+    ctx: &Context,
     replica: &Replica,
     mutation: internal::Mutation,
     floor: Timestamp,
+    charge: Charge,
 ) -> Result<Commit, Refusal> {
+    check_voters(ctx, replica)?;
+    let mutation = compact(mutation);
     let span = mutation_span(&mutation);
-    Ok(replica.propose(mutation, span, floor).await?)
+    Ok(replica.propose(mutation, span, floor, charge).await?)
+}
+
+/// Refuses a mutation that no quorum would take, as far as other nodes have told: better than an entry whose outcome
+/// nobody knows for as long as they have no room.
+fn check_voters(ctx: &Context, replica: &Replica) -> Result<(), Refusal> {
+    if replica.shard() == ShardId::CATALOG || !replica.is_leader() || !ctx.gossip.any_disk_full() {
+        return Ok(());
+    }
+    let voters = replica.voters();
+    let full: Vec<NodeId> = voters.iter().copied().filter(|v| *v != ctx.me && ctx.gossip.is_disk_full(*v)).collect();
+    if (voters.len() - full.len()) * 2 > voters.len() { Ok(()) } else { Err(failure::disks_full(&full).into()) }
 }
 
 /// A read of one shard, at one replica.

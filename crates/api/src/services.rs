@@ -1,10 +1,12 @@
 //! All gRPC services of a node on one router.
 
+use crate::admission::admit;
 use crate::cluster::ClusterService;
 use crate::context::Context;
 use crate::kv::KvService;
 use crate::peer::PeerService;
 use crate::tables::TablesService;
+use axum::middleware::from_fn_with_state;
 use meridian_consensus::service::RaftService;
 use tonic::service::Routes;
 use tonic_health::ServingStatus;
@@ -29,5 +31,7 @@ pub async fn routes(ctx: &Context) -> Result<(Routes, HealthReporter), tonic_ref
         .add_service(PeerService::server(ctx))
         .add_service(PeerService::inspect_server(ctx))
         .add_service(RaftService::new(ctx.replicas.clone()));
-    Ok((routes.routes(), reporter))
+    let account = ctx.memory.in_flight.clone();
+    let admitted = routes.routes().into_axum_router().layer(from_fn_with_state(account, admit));
+    Ok((admitted.into(), reporter))
 }

@@ -1,11 +1,13 @@
 //! Tables: changes of the catalog as ordinary transactions on shard 0, and waiting until they are in force.
 
+use crate::admission::charge_of;
 use crate::context::Context;
 use crate::failure;
 use crate::gateway::{self, Arrival, ShardRead};
 use crate::kv::arrival;
 use meridian_catalog::{CatalogView, NewTable, Table, create_table, drop_table, placement_from_proto, table_to_proto};
 use meridian_clock::Mono;
+use meridian_consensus::Charge;
 use meridian_proto::internal::v1 as internal;
 use meridian_proto::v1 as pb;
 use meridian_proto::v1::tables_server::{Tables, TablesServer};
@@ -29,7 +31,7 @@ pub(crate) fn unknown(name: &str) -> Error {
 }
 
 /// The catalog including every change acknowledged before this call: a linearizable read of shard 0.
-pub(crate) async fn catalog_now(ctx: &Context, arrival: Arrival) -> Result<Arc<CatalogView>> {
+pub(crate) async fn catalog_now(ctx: &Context, arrival: Arrival<'_>) -> Result<Arc<CatalogView>> {
     let view = ctx.catalog.view();
     // Reading any key waits until this node's replica has applied what the leader has.
     let plan = ReadPlan::Keys(vec![meridian_catalog::cluster_key()]);
@@ -53,7 +55,8 @@ pub(crate) async fn catalog_now(ctx: &Context, arrival: Arrival) -> Result<Arc<C
 
 /// Brings this node's view of the catalog up to date; whether that succeeded.
 pub async fn catalog_is_current(ctx: &Context) -> bool {
-    let arrival = Arrival { at: Mono::now(), deadline: ctx.deadlines.request, latest: ctx.latest() };
+    let charge = Charge::NONE;
+    let arrival = Arrival { at: Mono::now(), deadline: ctx.deadlines.request, latest: ctx.latest(), charge: &charge };
     catalog_now(ctx, arrival).await.is_ok()
 }
 
@@ -61,7 +64,7 @@ pub async fn catalog_is_current(ctx: &Context) -> bool {
 /// nothing to change.
 pub(crate) async fn change_catalog(
     ctx: &Context,
-    arrival: Arrival,
+    arrival: Arrival<'_>,
     build: impl Fn(&CatalogView) -> Result<Option<internal::Mutation>>,
 ) -> Result<()> {
     loop {
@@ -93,7 +96,7 @@ impl TablesService {
         table_to_proto(table, view.rtts(), leader)
     }
 
-    async fn create(&self, request: pb::CreateTableRequest, arrival: Arrival) -> Result<pb::Table> {
+    async fn create(&self, request: pb::CreateTableRequest, arrival: Arrival<'_>) -> Result<pb::Table> {
         let arrival = Arrival { deadline: CREATE_DEADLINE, ..arrival };
         let placement = request.placement.as_ref().and_then(placement_from_proto).ok_or_else(|| {
             Error::new(Reason::BadPlacement, "no placement; choose `global` or `regional` with its home region")
@@ -116,7 +119,7 @@ impl TablesService {
     }
 
     /// Waits until a shard serves linearizable reads: it has a leader and its barrier is applied.
-    async fn wait_led(&self, view: &CatalogView, table: &Table, shard: ShardId, arrival: Arrival) -> Result<()> {
+    async fn wait_led(&self, view: &CatalogView, table: &Table, shard: ShardId, arrival: Arrival<'_>) -> Result<()> {
         let plan = ReadPlan::Keys(Vec::new());
         let consistency = &Consistency::Linearizable;
         let read = ShardRead { view, shard, table: table.id, plan: &plan, consistency };
@@ -131,7 +134,7 @@ impl TablesService {
         Err(failure::no_quorum(&text))
     }
 
-    async fn drop(&self, name: &str, arrival: Arrival) -> Result<()> {
+    async fn drop(&self, name: &str, arrival: Arrival<'_>) -> Result<()> {
         let build = |view: &CatalogView| drop_table(view, self.ctx.request_id(), name).map(Some);
         change_catalog(&self.ctx, arrival, build).await?;
         catalog_now(&self.ctx, arrival).await.map(|_| ())
@@ -144,7 +147,8 @@ impl Tables for TablesService {
         &self,
         request: Request<pb::CreateTableRequest>,
     ) -> std::result::Result<Response<pb::CreateTableReply>, Status> {
-        let arrival = arrival(&self.ctx, request.metadata());
+        let charge = charge_of(&request);
+        let arrival = arrival(&self.ctx, request.metadata(), &charge);
         let table = self.create(request.into_inner(), arrival).await.map_err(|e| to_status(&e))?;
         Ok(Response::new(pb::CreateTableReply { table: Some(table) }))
     }
@@ -153,7 +157,8 @@ impl Tables for TablesService {
         &self,
         request: Request<pb::ListTablesRequest>,
     ) -> std::result::Result<Response<pb::ListTablesReply>, Status> {
-        let arrival = arrival(&self.ctx, request.metadata());
+        let charge = charge_of(&request);
+        let arrival = arrival(&self.ctx, request.metadata(), &charge);
         let view = catalog_now(&self.ctx, arrival).await.map_err(|e| to_status(&e))?;
         let tables = view.tables().map(|t| self.describe(&view, t)).collect();
         Ok(Response::new(pb::ListTablesReply { tables }))
@@ -163,7 +168,8 @@ impl Tables for TablesService {
         &self,
         request: Request<pb::DescribeTableRequest>,
     ) -> std::result::Result<Response<pb::DescribeTableReply>, Status> {
-        let arrival = arrival(&self.ctx, request.metadata());
+        let charge = charge_of(&request);
+        let arrival = arrival(&self.ctx, request.metadata(), &charge);
         let name = request.into_inner().name;
         let view = catalog_now(&self.ctx, arrival).await.map_err(|e| to_status(&e))?;
         let table = view.table(&name).ok_or_else(|| to_status(&unknown(&name)))?;
@@ -174,7 +180,8 @@ impl Tables for TablesService {
         &self,
         request: Request<pb::DropTableRequest>,
     ) -> std::result::Result<Response<pb::DropTableReply>, Status> {
-        let arrival = arrival(&self.ctx, request.metadata());
+        let charge = charge_of(&request);
+        let arrival = arrival(&self.ctx, request.metadata(), &charge);
         let name = request.into_inner().name;
         self.drop(&name, arrival).await.map_err(|e| to_status(&e))?;
         Ok(Response::new(pb::DropTableReply {}))

@@ -5,7 +5,14 @@ use meridian_client::{CausalityToken, Error, KeyRange, Reply, ScanOptions, Trans
 
 /// One client session.
 #[derive(Debug)]
-pub(crate) struct ClientSession(pub(crate) meridian_client::Session);
+pub struct ClientSession(meridian_client::Session);
+
+impl ClientSession {
+    /// Drives this session.
+    pub fn new(session: meridian_client::Session) -> Self {
+        Self(session)
+    }
+}
 
 impl Session for ClientSession {
     fn token(&self) -> CausalityToken {

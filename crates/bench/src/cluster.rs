@@ -54,7 +54,7 @@ pub async fn run(
         clock_bound: clock_bound(&status),
         floors: floors(&status, &described),
     };
-    let session = |client: Client| move || ClientSession(client.session());
+    let session = |client: Client| move || ClientSession::new(client.session());
     let regions =
         regions.into_iter().map(|(region, client)| RegionSessions { region, session: session(client) }).collect();
     run_sessions(options, &cluster, regions, stop).await

@@ -22,6 +22,7 @@ mod tally;
 mod worker;
 mod workload;
 
+pub use client_session::ClientSession;
 pub use cluster::{RegionTarget, TableSettings, run};
 pub use error::{BadOption, BenchError};
 pub use floors::{Floors, RttMatrix, ShardPlacement};

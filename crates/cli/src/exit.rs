@@ -9,6 +9,9 @@ pub(crate) const CONDITION: u8 = 3;
 /// A write may or may not have taken effect.
 pub(crate) const UNKNOWN: u8 = 4;
 
+/// What was checked is damaged.
+pub(crate) const DAMAGED: u8 = 5;
+
 /// For the end of `meridian --help`. 2 is clap's.
 pub(crate) const HELP: &str = "\
 Exit codes:
@@ -17,6 +20,7 @@ Exit codes:
   2  the command line was not understood
   3  a precondition did not hold, or the key has no value
   4  outcome unknown: a write may or may not have taken effect
+  5  `debug verify` found damage
 
 With --format json, errors are JSON too, on stderr. MERIDIAN_LOG=debug shows every attempt.";
 
@@ -30,10 +34,18 @@ pub(crate) struct NotFound;
 #[error("{0} writes have an unknown outcome; run the command again to settle them")]
 pub(crate) struct SomeUnknown(pub(crate) u64);
 
+/// What was checked is not as it was written.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} findings; do not start a node on this directory")]
+pub(crate) struct DamageFound(pub(crate) u64);
+
 /// The exit code that says what `error` means.
 pub(crate) fn code(error: &anyhow::Error) -> u8 {
     if error.is::<NotFound>() {
         return CONDITION;
+    }
+    if error.is::<DamageFound>() {
+        return DAMAGED;
     }
     if error.is::<SomeUnknown>() {
         return UNKNOWN;
@@ -96,6 +108,7 @@ mod tests {
         assert_eq!(code(&failed(Reason::NoQuorum)), ERROR);
         assert_eq!(code(&NotFound.into()), CONDITION);
         assert_eq!(code(&SomeUnknown(3).into()), UNKNOWN);
+        assert_eq!(code(&DamageFound(1).into()), DAMAGED);
         assert_eq!(code(&anyhow::anyhow!("anything")), ERROR);
     }
 

@@ -1,46 +1,63 @@
 //! Applying committed entries: the guard, the position, and the state machine that is passed in.
+//!
+//! Entries that are committed and synced here already are applied together: evaluated in order, written in one batch
+//! with the position that they lead to, visible at once, and only then answered. How many share a batch is each
+//! replica's own business, so nothing that is decided may depend on it (A1).
 
 use crate::codec::{self, Malformed};
 use crate::delay::delay;
 use crate::events;
 use crate::log_cache::LogCache;
-use crate::raft_types::{
-    Applied, Command, RaftEntry, RaftLogId, RaftPayload, RaftSnapshotMeta, RaftStoredMembership, Raftish,
-};
+use crate::raft_types::{Applied, Command, RaftLogId, RaftPayload, RaftSnapshotMeta, RaftStoredMembership, Raftish};
 use crate::safe_time::SafeTime;
 use crate::snapshot::{SnapshotBundle, SnapshotMaker};
-use futures::{Stream, StreamExt};
-use meridian_clock::Mono;
+use futures::{FutureExt, Stream, StreamExt};
+use meridian_clock::{Mono, sleep};
 use meridian_probe::{Event, Sabotage, emit, sabotaged};
 use meridian_proto::internal::v1 as pb;
 use meridian_storage::{DataBatch, DataStore, StorageError};
 use meridian_types::{ShardId, Timestamp};
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{OptionalSend, RaftSnapshotBuilder};
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
+
+/// Most entries applied together: bounds the batch, and how long the first one's answer waits for the last one's.
+const TOGETHER_MAX: usize = 128;
+/// Pause before a write, or a flush, that found no room on the disk is tried again.
+const NO_SPACE_PAUSE: Duration = Duration::from_millis(500);
 
 /// A command that this build cannot read: it was written by a newer one. The replica stops rather than diverge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a log entry of a kind that this version does not know")]
 pub struct Undecodable;
 
+/// The mutations of one entry; mutation `i` has the stamp `ts + i`.
+#[derive(Clone, Copy, Debug)]
+pub struct EntryMutations<'a> {
+    /// The last stamp in the log before this entry: the same on every replica, however entries are batched.
+    pub last_ts: Timestamp,
+    /// The first mutation's stamp.
+    pub ts: Timestamp,
+    /// The mutations.
+    pub mutations: &'a [pb::Mutation],
+}
+
 /// What a shard's entries mean.
 ///
-/// `apply` is a pure function of the replicated state and the entry (rules A1, O5): it reads no clock, no other
+/// `apply` is a pure function of the replicated state and the entries (rules A1, O5): it reads no clock, no other
 /// shard and nothing that is local to the node.
 pub trait StateMachine: Send + Sync + 'static {
-    /// Evaluates mutations whose stamps start at `ts`, after `last_ts`, and puts their effects into `batch`, which
-    /// is then written in one piece together with the shard's position. One outcome per mutation.
+    /// Evaluates consecutive entries, each after the effects of those before it, and puts their effects into `batch`,
+    /// which is then written in one piece together with the shard's position. For each entry one outcome per mutation.
     fn apply(
         &self,
-        last_ts: Timestamp,
-        ts: Timestamp,
-        mutations: &[pb::Mutation],
+        entries: &[EntryMutations<'_>],
         batch: &mut DataBatch,
-    ) -> Result<Vec<pb::Outcome>, StorageError>;
+    ) -> Result<Vec<Vec<pb::Outcome>>, StorageError>;
 
     /// Called after effects up to `ts` are visible to readers, on the apply path: must not block.
     fn applied(&self, ts: Timestamp);
@@ -68,6 +85,10 @@ pub(crate) struct ApplyWorker {
     last_ts: Timestamp,
     membership: RaftStoredMembership,
     gc_floor: Timestamp,
+}
+
+fn is_no_space(e: &io::Error) -> bool {
+    e.get_ref().and_then(|cause| cause.downcast_ref()).is_some_and(StorageError::is_no_space)
 }
 
 fn invalid(e: Malformed) -> io::Error {
@@ -127,49 +148,121 @@ impl ApplyWorker {
         }
     }
 
-    /// What an entry comes to, and its effects, which nobody sees yet.
-    fn evaluate(&mut self, entry: &RaftEntry) -> Result<(Applied, DataBatch), io::Error> {
+    /// What the entries come to, and their effects, which nobody sees yet.
+    fn evaluate(&mut self, entries: &[EntryResponder<Raftish>]) -> Result<(Vec<Applied>, DataBatch), io::Error> {
         let mut batch = DataBatch::default();
-        self.applied = Some(entry.log_id);
-        let result = match &entry.payload {
-            RaftPayload::Blank => Applied::Nothing,
-            RaftPayload::Membership(m) => {
-                self.membership = RaftStoredMembership::new(Some(entry.log_id), m.clone());
-                Applied::Nothing
+        let mut results = Vec::with_capacity(entries.len());
+        let (mut stamped, mut places) = (Vec::new(), Vec::new());
+        for (entry, _) in entries {
+            self.applied = Some(entry.log_id);
+            let result = match &entry.payload {
+                RaftPayload::Blank => Applied::Nothing,
+                RaftPayload::Membership(m) => {
+                    self.membership = RaftStoredMembership::new(Some(entry.log_id), m.clone());
+                    Applied::Nothing
+                }
+                RaftPayload::Normal(command) => {
+                    let last_ts = self.last_ts;
+                    let (result, mutations) = self.take(command, &mut batch)?;
+                    if let Some(mutations) = mutations {
+                        places.push(results.len());
+                        stamped.push(EntryMutations { last_ts, ts: command.first_ts(), mutations });
+                    }
+                    result
+                }
+            };
+            results.push(result);
+        }
+        if !stamped.is_empty() {
+            let outcomes = self.machine.apply(&stamped, &mut batch).map_err(io::Error::other)?;
+            for (place, outcomes) in places.into_iter().zip(outcomes) {
+                results[place] = Applied::Outcomes(outcomes);
             }
-            RaftPayload::Normal(command) => self.apply_command(command, &mut batch)?,
-        };
+        }
         batch.put_shard_state(self.shard, &self.state());
-        Ok((result, batch))
+        Ok((results, batch))
     }
 
-    fn apply_command(&mut self, command: &Command, batch: &mut DataBatch) -> io::Result<Applied> {
+    /// Takes a command into the position; its mutations are evaluated afterwards.
+    fn take<'a>(
+        &mut self,
+        command: &'a Command,
+        batch: &mut DataBatch,
+    ) -> io::Result<(Applied, Option<&'a [pb::Mutation]>)> {
         let ts = command.first_ts();
         if ts <= self.last_ts && !sabotaged(Sabotage::IgnoreApplyGuard) {
             // Rule S5. Never happens while S1 and S2 hold; all replicas refuse alike.
             tracing::error!(shard = %self.shard, %ts, last_ts = %self.last_ts, "entry with a stale timestamp refused");
-            return Ok(Applied::StaleTimestamp);
+            return Ok((Applied::StaleTimestamp, None));
         }
-        let result = match &command.0.body {
+        let mut mutations = None;
+        match &command.message().body {
             None => return Err(io::Error::new(io::ErrorKind::InvalidData, Undecodable)),
             Some(pb::command::Body::Barrier(_)) => {
                 if sabotaged(Sabotage::LoseLedger) {
                     batch.forget_ledger_before(self.shard, ts);
                 }
-                Applied::Nothing
             }
             Some(pb::command::Body::RaiseFloor(floor)) => {
                 self.gc_floor = self.gc_floor.max(Timestamp(floor.floor));
-                Applied::Nothing
             }
             Some(pb::command::Body::Mutations(m)) => {
-                let mutations = if skipped_by_own_clock() { &[] } else { m.mutations.as_slice() };
-                let outcomes = self.machine.apply(self.last_ts, ts, mutations, batch).map_err(io::Error::other)?;
-                Applied::Outcomes(outcomes)
+                mutations = Some(if skipped_by_own_clock() { &[] } else { m.mutations.as_slice() });
             }
-        };
+        }
         self.last_ts = command.last_ts();
-        Ok(result)
+        Ok((Applied::Nothing, mutations))
+    }
+
+    /// Applies entries that are synced here: visible together, then answered.
+    async fn apply_together(&mut self, mut entries: Vec<EntryResponder<Raftish>>) -> Result<(), io::Error> {
+        let (results, batch) = self.evaluate(&entries)?;
+        if sabotaged(Sabotage::ReplyBeforeVisible) {
+            self.publish();
+            for ((_, responder), result) in entries.iter_mut().zip(&results) {
+                if let Some(responder) = responder.take() {
+                    responder.send(result.clone());
+                }
+            }
+            delay(Duration::from_millis(50)).await;
+        }
+        while let Err(e) = self.data.write_ref(&batch) {
+            if !e.is_no_space() {
+                return Err(io::Error::other(e));
+            }
+            // What is chosen is applied, be it late: the store takes writes again by itself when there is room.
+            tracing::warn!(shard = %self.shard, "applying waits for room on the disk: {e}");
+            sleep(NO_SPACE_PAUSE).await;
+        }
+        for ((entry, _), result) in entries.iter().zip(&results) {
+            emit(|| events::applied(self.shard, entry, result));
+        }
+        self.publish();
+        for ((_, responder), result) in entries.into_iter().zip(results) {
+            if let Some(responder) = responder {
+                responder.send(result);
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until the first of the committed entries is synced here, and takes those that are. Applied never runs ahead
+    /// of what the local log would still have after a power cut (D1).
+    async fn synced(
+        &self,
+        committed: &mut VecDeque<EntryResponder<Raftish>>,
+    ) -> Result<Vec<EntryResponder<Raftish>>, io::Error> {
+        let Some((first, _)) = committed.front() else { return Ok(Vec::new()) };
+        if sabotaged(Sabotage::ApplyUnsynced) {
+            return Ok(committed.drain(..).collect());
+        }
+        if !self.cache.wait_synced(first.log_id.index).await {
+            return Err(io::Error::other("the log was closed"));
+        }
+        let synced = self.cache.synced();
+        // The watermark may have been lowered since; the first one was synced, and is committed: it cannot go any more.
+        let count = committed.iter().take_while(|(entry, _)| entry.log_id.index < synced).count().max(1);
+        Ok(committed.drain(..count).collect())
     }
 }
 
@@ -190,32 +283,35 @@ impl RaftStateMachine<Raftish> for ApplyWorker {
     where
         Strm: Stream<Item = Result<openraft::storage::EntryResponder<Raftish>, io::Error>> + Unpin + OptionalSend,
     {
-        while let Some(item) = entries.next().await {
-            let (entry, mut responder): EntryResponder<Raftish> = item?;
-            // Applied never runs ahead of what the local log would still have after a power cut (D1).
-            if !sabotaged(Sabotage::ApplyUnsynced) && !self.cache.wait_synced(entry.log_id.index).await {
-                return Err(io::Error::other("the log was closed"));
-            }
-            let (result, batch) = self.evaluate(&entry)?;
-            if sabotaged(Sabotage::ReplyBeforeVisible) {
-                self.publish();
-                if let Some(responder) = responder.take() {
-                    responder.send(result.clone());
+        let (mut committed, mut ended) = (VecDeque::new(), false);
+        while !(ended && committed.is_empty()) {
+            if committed.is_empty() {
+                match entries.next().await {
+                    Some(item) => committed.push_back(item?),
+                    None => return Ok(()),
                 }
-                delay(Duration::from_millis(50)).await;
             }
-            self.data.write(batch).map_err(io::Error::other)?;
-            emit(|| events::applied(self.shard, &entry, &result));
-            self.publish();
-            if let Some(responder) = responder {
-                responder.send(result);
+            while !ended && committed.len() < TOGETHER_MAX {
+                match entries.next().now_or_never() {
+                    Some(Some(item)) => committed.push_back(item?),
+                    Some(None) => ended = true,
+                    None => break,
+                }
             }
+            let ready = self.synced(&mut committed).await?;
+            self.apply_together(ready).await?;
         }
         Ok(())
     }
 
+    async fn try_create_snapshot_builder(&mut self, force: bool) -> Option<Self::SnapshotBuilder> {
+        let applied = self.applied.map_or(0, |id| id.index);
+        let flush = force || self.snapshots.is_flush_due(applied);
+        Some(FlushBuilder { snapshots: self.snapshots.clone(), flush })
+    }
+
     async fn get_snapshot_builder(&mut self) -> Self::SnapshotBuilder {
-        FlushBuilder { snapshots: self.snapshots.clone() }
+        FlushBuilder { snapshots: self.snapshots.clone(), flush: true }
     }
 
     async fn install_snapshot(&mut self, _: &RaftSnapshotMeta, snapshot: SnapshotBundle) -> Result<(), io::Error> {
@@ -236,10 +332,11 @@ impl RaftStateMachine<Raftish> for ApplyWorker {
     }
 }
 
-/// Makes the applied state durable, which is what lets the log be purged. The files of a snapshot are only cut
-/// when one has to be sent.
+/// Tells what of the applied state is durable, after a flush if one is due: that is what lets the log be purged. The files
+/// of a snapshot are only cut when one has to be sent.
 pub(crate) struct FlushBuilder {
     snapshots: Arc<SnapshotMaker>,
+    flush: bool,
 }
 
 impl RaftSnapshotBuilder<Raftish> for FlushBuilder {
@@ -248,6 +345,14 @@ impl RaftSnapshotBuilder<Raftish> for FlushBuilder {
     async fn build_snapshot(
         &mut self,
     ) -> Result<openraft::type_config::alias::SnapshotOf<Raftish, SnapshotBundle>, io::Error> {
-        self.snapshots.flush().await
+        loop {
+            match self.snapshots.make_current(self.flush).await {
+                Err(e) if is_no_space(&e) => {
+                    tracing::warn!("a flush waits for room on the disk: {e}");
+                    sleep(NO_SPACE_PAUSE).await;
+                }
+                done => return done,
+            }
+        }
     }
 }

@@ -6,7 +6,6 @@ use crate::raft_types::{
 use meridian_proto::internal::v1 as pb;
 use meridian_types::{LeaderId, LogId, NodeId};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 /// A message that lacks a part which every version of it has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -89,7 +88,7 @@ pub(crate) fn stored_membership_from_pb(m: Option<pb::StoredMembership>) -> Deco
 pub(crate) fn entry_to_pb(e: &RaftEntry) -> pb::Entry {
     let payload = match &e.payload {
         RaftPayload::Blank => pb::entry::Payload::Blank(pb::entry::Blank {}),
-        RaftPayload::Normal(c) => pb::entry::Payload::Command(pb::Command::clone(&c.0)),
+        RaftPayload::Normal(c) => pb::entry::Payload::Command(c.encoded().clone()),
         RaftPayload::Membership(m) => pb::entry::Payload::Membership(membership_to_pb(m)),
     };
     pb::Entry { log_id: Some(log_id_to_pb(&e.log_id)), payload: Some(payload) }
@@ -98,7 +97,7 @@ pub(crate) fn entry_to_pb(e: &RaftEntry) -> pb::Entry {
 pub(crate) fn entry_from_pb(e: pb::Entry) -> Decoded<RaftEntry> {
     let payload = match e.payload.ok_or(Malformed("entry payload"))? {
         pb::entry::Payload::Blank(_) => RaftPayload::Blank,
-        pb::entry::Payload::Command(c) => RaftPayload::Normal(Command(Arc::new(c))),
+        pb::entry::Payload::Command(c) => RaftPayload::Normal(Command::decode(c).map_err(|_| Malformed("command"))?),
         pb::entry::Payload::Membership(m) => RaftPayload::Membership(membership_from_pb(m)?),
     };
     Ok(RaftEntry { log_id: log_id_from_pb(e.log_id.ok_or(Malformed("entry log id"))?)?, payload })
@@ -121,8 +120,7 @@ mod tests {
         )
         .unwrap();
         let command = pb::Command { ts: 7, body: Some(pb::command::Body::Barrier(pb::command::Barrier {})) };
-        for payload in
-            [RaftPayload::Blank, RaftPayload::Normal(Command(Arc::new(command))), RaftPayload::Membership(joint)]
+        for payload in [RaftPayload::Blank, RaftPayload::Normal(Command::new(command)), RaftPayload::Membership(joint)]
         {
             let entry = RaftEntry { log_id: log_id(3, 2, 9), payload };
             assert_eq!(entry_from_pb(entry_to_pb(&entry)).unwrap(), entry);

@@ -1,8 +1,8 @@
 //! openraft's own storage suite, run on RocksDB and on the simulated disk; once more for a second group in the same
 //! store.
 
-use crate::apply::{ApplyWorker, StateMachine};
-use crate::log_cache::LogCache;
+use crate::apply::{ApplyWorker, EntryMutations, StateMachine};
+use crate::log_cache::{LogCache, LogMemory};
 use crate::log_store::LogStore;
 use crate::raft_types::Raftish;
 use crate::safe_time::SafeTime;
@@ -18,14 +18,8 @@ use tempfile::TempDir;
 struct Nothing;
 
 impl StateMachine for Nothing {
-    fn apply(
-        &self,
-        _: Timestamp,
-        _: Timestamp,
-        _: &[pb::Mutation],
-        _: &mut DataBatch,
-    ) -> Result<Vec<pb::Outcome>, StorageError> {
-        Ok(Vec::new())
+    fn apply(&self, entries: &[EntryMutations<'_>], _: &mut DataBatch) -> Result<Vec<Vec<pb::Outcome>>, StorageError> {
+        Ok(entries.iter().map(|_| Vec::new()).collect())
     }
 
     fn applied(&self, _: Timestamp) {}
@@ -62,9 +56,15 @@ impl StoreBuilder<Raftish, LogStore, ApplyWorker, TempDir> for Builder {
             log.append(&[(0, "a".into()), (1, "b".into())], Box::new(|r| r.unwrap())).unwrap();
             log.save_vote("vote".into()).await.unwrap();
         }
-        let log = LogStore::open(store.raft.shard(self.shard), Timestamp::ZERO).unwrap();
+        let log = LogStore::open(
+            store.raft.shard(self.shard),
+            Timestamp::ZERO,
+            &LogMemory::new(1 << 20),
+            store.space().clone(),
+        )
+        .unwrap();
         // The suite applies entries that it never appended: nothing to wait for.
-        let synced = Arc::new(LogCache::new(u64::MAX, Timestamp::ZERO));
+        let synced = LogCache::new(u64::MAX, Timestamp::ZERO, &LogMemory::new(1 << 20));
         let snapshots = SnapshotMaker::new(self.shard, TableId(1), KeyRange::all(), store.clone());
         let safe = Arc::new(SafeTime::new(Timestamp::ZERO));
         let (worker, _) =

@@ -22,6 +22,9 @@ pub enum ConsensusError {
         /// The queue's limit.
         limit: usize,
     },
+    /// Refused before anything was proposed: this node's disk is nearly full.
+    #[error(transparent)]
+    DiskFull(#[from] meridian_storage::DiskFull),
     /// Refused before anything was proposed: the timestamp is further ahead than clocks may differ.
     #[error("timestamp {ts} is ahead of {limit}, the latest that the clocks allow")]
     FutureTimestamp {

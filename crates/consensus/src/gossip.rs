@@ -9,6 +9,7 @@ use crate::sequencer::Closed;
 use meridian_clock::{Clock, Exchange, Mono, PeerClocks};
 use meridian_proto::internal::v1 as pb;
 use meridian_proto::internal::v1::peer_client::PeerClient;
+use meridian_storage::{DiskLevel, DiskSpace};
 use meridian_types::{Interval, LeaderId, NodeId, ShardId, Timestamp};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -29,6 +30,8 @@ const SENT_KEPT: usize = 1_024;
 struct Peer {
     sent: VecDeque<(u64, Mono, Interval)>,
     rtts: VecDeque<Duration>,
+    /// As it said last.
+    disk_full: bool,
 }
 
 struct Inner {
@@ -36,6 +39,7 @@ struct Inner {
     peers: Peers,
     clock: Clock,
     interval: Duration,
+    space: DiskSpace,
     state: Mutex<BTreeMap<NodeId, Peer>>,
     clocks: Mutex<PeerClocks>,
 }
@@ -47,10 +51,10 @@ pub struct Gossip {
 }
 
 impl Gossip {
-    /// For this node's replicas; publishes at every `interval`.
-    pub fn new(replicas: Replicas, peers: Peers, clock: Clock, interval: Duration) -> Self {
+    /// For this node's replicas; publishes at every `interval`, also how full the disk is.
+    pub fn new(replicas: Replicas, peers: Peers, clock: Clock, space: DiskSpace, interval: Duration) -> Self {
         let (state, clocks) = (Mutex::default(), Mutex::new(PeerClocks::default()));
-        let inner = Inner { replicas, peers, clock, interval, state, clocks };
+        let inner = Inner { replicas, peers, clock, interval, space, state, clocks };
         Self { inner: Arc::new(inner) }
     }
 
@@ -61,6 +65,19 @@ impl Gossip {
     /// The smallest of the recent round trips to a node; `None` until it has answered.
     pub fn rtt(&self, node: NodeId) -> Option<Duration> {
         self.state().get(&node)?.rtts.iter().min().copied()
+    }
+
+    /// Whether a node's disk is nearly full, by its last message or this node's own disk. It may have got room since.
+    pub fn is_disk_full(&self, node: NodeId) -> bool {
+        if node == self.inner.peers.me() {
+            return self.inner.space.level() > DiskLevel::Enough;
+        }
+        self.state().get(&node).is_some_and(|peer| peer.disk_full)
+    }
+
+    /// Whether any other node has said last that its disk is nearly full.
+    pub fn any_disk_full(&self) -> bool {
+        self.state().values().any(|peer| peer.disk_full)
     }
 
     /// Publishes until the future is dropped: closes at every interval, and keeps a stream to every node known.
@@ -131,6 +148,7 @@ impl Gossip {
                     earliest: now.earliest.0,
                     latest: now.latest.0,
                     closed: rx.borrow_and_update().as_ref().clone(),
+                    disk_full: this.inner.space.level() > DiskLevel::Enough,
                 };
                 if tx.send(message).await.is_err() || rx.changed().await.is_err() {
                     break;
@@ -193,6 +211,9 @@ impl Gossip {
     ///
     /// An unreadable clock answers with the widest interval: it disagrees with nobody.
     pub fn receive(&self, message: &pb::GossipMessage) -> pb::GossipAck {
+        if let Some(target) = &message.target {
+            self.state().entry(NodeId(target.from)).or_default().disk_full = message.disk_full;
+        }
         for closed in &message.closed {
             let Some(leader) = closed.leader else { continue };
             if let Some(replica) = self.inner.replicas.get(ShardId(closed.shard)) {

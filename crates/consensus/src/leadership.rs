@@ -11,6 +11,7 @@ use crate::codec;
 use crate::error::{ConsensusError, NotLeader};
 use crate::lease::{Moment, QuorumAcks};
 use crate::log_cache::LogCache;
+use crate::memory::Charge;
 use crate::raft_types::{Raft, RaftLeaderId};
 use crate::safe_time::SafeTime;
 use crate::sequencer::{Closed, Sequencer};
@@ -34,6 +35,7 @@ pub(crate) struct Proposal {
     pub(crate) span: KeySpan,
     pub(crate) floor: Timestamp,
     pub(crate) arrived: Mono,
+    pub(crate) charge: Charge,
     pub(crate) reply: oneshot::Sender<Result<Decision, ConsensusError>>,
 }
 

@@ -3,25 +3,31 @@
 //! Replication reads an entry microseconds after it was appended, the apply path a round trip later: both are
 //! served from here. The watermark lets `apply` wait until the local log is synced (rule D1), and remembers
 //! when, for the latency receipt.
+//!
+//! All caches of a node share one budget, [`LogMemory`]. When it is passed, the largest cache gives up its oldest
+//! entries; what is not cached is read from the store.
 
 use crate::raft_types::{RaftEntry, RaftPayload};
 use meridian_clock::Mono;
 use meridian_types::Timestamp;
 use std::collections::VecDeque;
 use std::ops::Range;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tokio::sync::watch;
 
-/// Most entries kept.
-const CACHED_ENTRIES_MAX: usize = 2_048;
-/// Most encoded bytes kept.
-const CACHED_BYTES_MAX: usize = 16 << 20;
+/// What an entry takes in memory for each encoded byte: the decoded form has structures and allocations of its own.
+const BYTES_PER_ENCODED: usize = 2;
+/// What an entry takes beside that.
+const ENTRY_OVERHEAD: usize = 256;
+/// Once over the budget, entries are given up until this part of it is in use, in percent.
+const SHRINK_TO_PERCENT: usize = 90;
 /// How many sync times are remembered.
 const SYNC_TIMES_MAX: usize = 512;
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// Consecutive entries with their encoded sizes.
+    /// Consecutive entries with what they take in memory, as estimated.
     entries: VecDeque<(RaftEntry, usize)>,
     bytes: usize,
     /// Index after the last entry of each append whose sync is pending, oldest first; lowered by truncation.
@@ -31,19 +37,117 @@ struct Inner {
     last_stamp: Timestamp,
 }
 
+impl Inner {
+    /// Gives up the oldest entries until `bytes` are gone or none is left; what was given up.
+    fn evict(&mut self, bytes: usize) -> usize {
+        let mut gone = 0;
+        while gone < bytes {
+            let Some((_, size)) = self.entries.pop_front() else { break };
+            gone += size;
+        }
+        // A cache that was large once does not keep the space for as many entries.
+        if self.entries.capacity() > 4 * self.entries.len().max(16) {
+            self.entries.shrink_to(2 * self.entries.len());
+        }
+        self.bytes -= gone;
+        gone
+    }
+}
+
+/// The budget of all log caches of a node. Clones share it.
+#[derive(Clone, Debug)]
+pub struct LogMemory {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    limit: usize,
+    used: AtomicUsize,
+    caches: Mutex<Vec<Weak<LogCache>>>,
+}
+
+impl LogMemory {
+    /// A budget of `limit` bytes.
+    pub fn new(limit: usize) -> Self {
+        let shared = Shared { limit, used: AtomicUsize::new(0), caches: Mutex::default() };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Bytes that are cached now, as estimated.
+    pub fn used(&self) -> usize {
+        self.shared.used.load(Ordering::Relaxed)
+    }
+
+    /// Most bytes that stay cached.
+    pub fn limit(&self) -> usize {
+        self.shared.limit
+    }
+
+    fn add(&self, bytes: usize) {
+        self.shared.used.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.shared.used.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Brings the caches back under the limit, the largest first. No cache may be locked.
+    fn shrink(&self) {
+        if self.used() <= self.limit() {
+            return;
+        }
+        let mut caches = self.shared.caches.lock().unwrap_or_else(PoisonError::into_inner);
+        let target = self.limit() / 100 * SHRINK_TO_PERCENT;
+        caches.retain(|cache| cache.strong_count() > 0);
+        let open: Vec<_> = caches.iter().filter_map(Weak::upgrade).collect();
+        drop(caches);
+        while let Some(over) = self.used().checked_sub(target).filter(|over| *over > 0) {
+            let Some((bytes, largest)) = open.iter().map(|c| (c.bytes(), c)).max_by_key(|(bytes, _)| *bytes) else {
+                return;
+            };
+            if bytes == 0 {
+                return;
+            }
+            // A part of the largest at a time: one busy shard does not empty the others, nor is it emptied itself.
+            largest.evict(over.min(bytes / 4 + 1));
+        }
+    }
+}
+
 /// See the module's documentation.
 #[derive(Debug)]
 pub(crate) struct LogCache {
+    memory: LogMemory,
     inner: Mutex<Inner>,
     /// Number of entries of the log that are synced: the last synced index plus one.
     synced: watch::Sender<u64>,
 }
 
+impl Drop for LogCache {
+    fn drop(&mut self) {
+        self.memory.give_back(self.bytes());
+    }
+}
+
 impl LogCache {
     /// For a log whose entries below `next_index` are on disk, and whose largest stamp is `last_stamp`.
-    pub(crate) fn new(next_index: u64, last_stamp: Timestamp) -> Self {
-        let inner = Inner { last_stamp, ..Inner::default() };
-        Self { inner: Mutex::new(inner), synced: watch::Sender::new(next_index) }
+    pub(crate) fn new(next_index: u64, last_stamp: Timestamp, memory: &LogMemory) -> Arc<Self> {
+        let inner = Mutex::new(Inner { last_stamp, ..Inner::default() });
+        let this = Arc::new(Self { memory: memory.clone(), inner, synced: watch::Sender::new(next_index) });
+        memory.shared.caches.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&this));
+        this
+    }
+
+    /// Bytes that its entries take, as estimated.
+    fn bytes(&self) -> usize {
+        self.lock().bytes
+    }
+
+    /// Gives up the oldest entries until `bytes` are gone or none is left.
+    fn evict(&self, bytes: usize) {
+        let gone = self.lock().evict(bytes);
+        self.memory.give_back(gone);
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -54,7 +158,9 @@ impl LogCache {
     pub(crate) fn append(&self, entries: impl IntoIterator<Item = (RaftEntry, usize)>) {
         let mut inner = self.lock();
         let mut end = None;
+        let before = inner.bytes;
         for (entry, size) in entries {
+            let size = size * BYTES_PER_ENCODED + ENTRY_OVERHEAD;
             end = Some(entry.log_id.index + 1);
             if let RaftPayload::Normal(command) = &entry.payload {
                 inner.last_stamp = inner.last_stamp.max(command.last_ts());
@@ -63,10 +169,9 @@ impl LogCache {
             inner.entries.push_back((entry, size));
         }
         inner.pending.extend(end);
-        while inner.entries.len() > CACHED_ENTRIES_MAX || inner.bytes > CACHED_BYTES_MAX {
-            let Some((_, size)) = inner.entries.pop_front() else { break };
-            inner.bytes -= size;
-        }
+        self.memory.add(inner.bytes - before);
+        drop(inner);
+        self.memory.shrink();
     }
 
     /// The oldest pending append is synced.
@@ -84,10 +189,9 @@ impl LogCache {
     /// Drops entries from `index` on.
     pub(crate) fn truncate_from(&self, index: u64) {
         let mut inner = self.lock();
-        while inner.entries.back().is_some_and(|(e, _)| e.log_id.index >= index) {
-            if let Some((_, size)) = inner.entries.pop_back() {
-                inner.bytes -= size;
-            }
+        while let Some((_, size)) = inner.entries.pop_back_if(|(e, _)| e.log_id.index >= index) {
+            inner.bytes -= size;
+            self.memory.give_back(size);
         }
         for end in &mut inner.pending {
             *end = (*end).min(index);
@@ -102,11 +206,9 @@ impl LogCache {
     /// Drops entries up to and including `index`, and counts them as synced.
     pub(crate) fn purge(&self, index: u64) {
         let mut inner = self.lock();
-        while inner.entries.front().is_some_and(|(e, _)| e.log_id.index <= index) {
-            if let Some((_, size)) = inner.entries.pop_front() {
-                inner.bytes -= size;
-            }
-        }
+        let upto = inner.entries.iter().take_while(|(e, _)| e.log_id.index <= index).map(|(_, size)| size).sum();
+        let gone = inner.evict(upto);
+        self.memory.give_back(gone);
         // What is pending below a snapshot must not take the watermark back.
         for end in &mut inner.pending {
             *end = (*end).max(index + 1);
@@ -129,7 +231,8 @@ impl LogCache {
         }
         let mut bytes = 0;
         let within = |(i, (_, size)): &(usize, &(RaftEntry, usize))| {
-            bytes += size;
+            // The bound is on encoded bytes.
+            bytes += (size - ENTRY_OVERHEAD) / BYTES_PER_ENCODED;
             *i == 0 || bytes <= bytes_max
         };
         let taken = inner.entries.iter().skip(skip).take(wanted).enumerate().take_while(within);
@@ -163,17 +266,24 @@ mod tests {
     use super::*;
     use crate::raft_types::{Command, RaftLeaderId, RaftLogId};
     use meridian_proto::internal::v1 as pb;
-    use std::sync::Arc;
+
+    /// A cache that has all the memory it wants.
+    fn cache(next_index: u64, last_stamp: Timestamp) -> Arc<LogCache> {
+        LogCache::new(next_index, last_stamp, &LogMemory::new(usize::MAX))
+    }
+
+    /// What an entry of these tests takes.
+    const ENTRY: usize = 100 * BYTES_PER_ENCODED + ENTRY_OVERHEAD;
 
     fn entry(index: u64, ts: u64) -> (RaftEntry, usize) {
         let log_id = RaftLogId { leader_id: RaftLeaderId { term: 1, node_id: 1 }, index };
         let command = pb::Command { ts, body: Some(pb::command::Body::Barrier(pb::command::Barrier {})) };
-        (RaftEntry { log_id, payload: RaftPayload::Normal(Command(Arc::new(command))) }, 100)
+        (RaftEntry { log_id, payload: RaftPayload::Normal(Command::new(command)) }, 100)
     }
 
     #[test]
     fn the_watermark_follows_syncs_in_order() {
-        let cache = LogCache::new(0, Timestamp::ZERO);
+        let cache = cache(0, Timestamp::ZERO);
         cache.append([entry(0, 1), entry(1, 2)]);
         cache.append([entry(2, 3)]);
         assert_eq!(cache.synced(), 0);
@@ -186,7 +296,7 @@ mod tests {
 
     #[test]
     fn a_late_sync_of_a_truncated_tail_does_not_vouch_for_its_replacement() {
-        let cache = LogCache::new(0, Timestamp::ZERO);
+        let cache = cache(0, Timestamp::ZERO);
         cache.append([entry(0, 1), entry(1, 2), entry(2, 3)]);
         cache.truncate_from(1);
         cache.append([entry(1, 9)]);
@@ -198,7 +308,7 @@ mod tests {
 
     #[test]
     fn a_late_sync_vouches_for_nothing_when_the_whole_log_was_cut_off() {
-        let cache = LogCache::new(0, Timestamp::ZERO);
+        let cache = cache(0, Timestamp::ZERO);
         cache.append([entry(0, 1), entry(1, 2)]);
         cache.truncate_from(0);
         cache.append([entry(0, 9)]);
@@ -210,7 +320,7 @@ mod tests {
 
     #[test]
     fn a_late_sync_does_not_take_back_what_a_snapshot_covers() {
-        let cache = LogCache::new(0, Timestamp::ZERO);
+        let cache = cache(0, Timestamp::ZERO);
         cache.append([entry(0, 1)]);
         cache.purge(100);
         cache.synced_one();
@@ -219,7 +329,7 @@ mod tests {
 
     #[test]
     fn reads_are_whole_or_refused_and_bounded_in_bytes() {
-        let cache = LogCache::new(0, Timestamp::ZERO);
+        let cache = cache(0, Timestamp::ZERO);
         cache.append((0..10).map(|i| entry(i, i + 1)));
         cache.purge(2);
         assert!(cache.get(2..5, 1000).is_none());
@@ -231,9 +341,44 @@ mod tests {
 
     #[test]
     fn the_last_stamp_counts_truncated_entries_too() {
-        let cache = LogCache::new(0, Timestamp(5));
+        let cache = cache(0, Timestamp(5));
         cache.append([entry(0, 7)]);
         cache.truncate_from(0);
         assert_eq!(cache.last_stamp(), Timestamp(7));
+    }
+
+    #[test]
+    fn all_caches_of_a_node_stay_within_one_budget_and_the_largest_gives_way() {
+        let memory = LogMemory::new(100 * ENTRY);
+        let small = LogCache::new(0, Timestamp::ZERO, &memory);
+        let large = LogCache::new(0, Timestamp::ZERO, &memory);
+        small.append((0..10).map(|i| entry(i, i + 1)));
+        for i in 0..1_000 {
+            large.append([entry(i, i + 1)]);
+            assert!(memory.used() <= memory.limit());
+        }
+        assert!(small.get(0..10, usize::MAX).is_some(), "a small cache keeps what it has");
+        assert!(large.get(990..1_000, usize::MAX).is_some(), "the newest entries stay");
+        assert!(large.get(900..1_000, usize::MAX).is_none());
+        assert!(memory.used() >= 80 * ENTRY, "no more is given up than needed");
+        let (of_small, of_large) = (small.bytes(), large.bytes());
+        assert_eq!(memory.used(), of_small + of_large);
+        large.truncate_from(995);
+        large.purge(992);
+        assert_eq!(memory.used(), of_small + 2 * ENTRY);
+        drop(large);
+        assert_eq!(memory.used(), of_small);
+        small.purge(100);
+        assert_eq!(memory.used(), 0);
+    }
+
+    #[test]
+    fn one_append_larger_than_the_budget_is_taken_and_not_kept() {
+        let memory = LogMemory::new(3 * ENTRY);
+        let cache = LogCache::new(0, Timestamp::ZERO, &memory);
+        cache.append((0..10).map(|i| entry(i, i + 1)));
+        assert!(memory.used() <= memory.limit());
+        cache.synced_one();
+        assert_eq!((cache.synced(), cache.last_stamp()), (10, Timestamp(10)));
     }
 }

@@ -2,13 +2,13 @@
 
 use crate::codec;
 use crate::events;
-use crate::log_cache::LogCache;
+use crate::log_cache::{LogCache, LogMemory};
 use crate::raft_types::{RaftEntry, RaftLogId, RaftPayload, RaftVote, Raftish};
 use bytes::Bytes;
 use futures::FutureExt;
 use meridian_probe::{Event, Sabotage, emit, sabotaged};
 use meridian_proto::internal::v1 as pb;
-use meridian_storage::{RaftLog, StorageError};
+use meridian_storage::{DiskSpace, RaftLog, StorageError};
 use meridian_types::Timestamp;
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
 use openraft::{OptionalSend, RaftLogReader};
@@ -28,6 +28,7 @@ const TAIL_STEP: u64 = 64;
 pub(crate) struct LogStore {
     log: RaftLog,
     cache: Arc<LogCache>,
+    space: DiskSpace,
 }
 
 fn storage_io(e: StorageError) -> io::Error {
@@ -49,11 +50,16 @@ fn decode_log_id(bytes: Option<Bytes>) -> io::Result<Option<RaftLogId>> {
 
 impl LogStore {
     /// Opens the log; `applied_stamp` is the last stamp that the data holds.
-    pub(crate) fn open(log: RaftLog, applied_stamp: Timestamp) -> io::Result<Self> {
+    pub(crate) fn open(
+        log: RaftLog,
+        applied_stamp: Timestamp,
+        memory: &LogMemory,
+        space: DiskSpace,
+    ) -> io::Result<Self> {
         let next = log.last_index().map_err(storage_io)?.map_or(0, |i| i + 1);
         let stamp = last_stamp_in(&log, next)?.max(applied_stamp);
         let purged = decode_log_id(log.purged().map_err(storage_io)?)?.map_or(0, |id| id.index + 1);
-        Ok(Self { log, cache: Arc::new(LogCache::new(next.max(purged), stamp)) })
+        Ok(Self { log, cache: LogCache::new(next.max(purged), stamp, memory), space })
     }
 
     /// The cache and the sync watermark.
@@ -191,6 +197,7 @@ impl RaftLogStorage<Raftish> for LogStore {
             emit(|| events::appended(shard, entry, bytes));
         }
         let sizes: Vec<usize> = encoded.iter().map(|(_, b)| b.len()).collect();
+        self.space.wrote(sizes.iter().sum::<usize>() as u64);
         self.cache.append(entries.into_iter().zip(sizes));
         let cache = self.cache.clone();
         let done = move |result: Result<(), StorageError>| {

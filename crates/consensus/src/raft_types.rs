@@ -1,9 +1,11 @@
 //! The types that openraft is instantiated with.
 
+use bytes::Bytes;
 use meridian_clock::Mono;
 use meridian_probe::{Event, emit};
 use meridian_proto::internal::v1 as pb;
 use meridian_types::{ShardId, Timestamp};
+use prost::Message as _;
 use std::fmt;
 use std::sync::Arc;
 use tokio::sync::oneshot;
@@ -62,23 +64,54 @@ pub struct Member {
     pub address: String,
 }
 
-/// A stamped command. Cheap to clone: every replication stream and the apply path own one.
+/// A stamped command, with the bytes that stand for it on every disk and wire: encoded once, by the leader that stamped it.
+/// Cheap to clone: every replication stream and the apply path own one.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Command(pub(crate) Arc<pb::Command>);
+pub(crate) struct Command {
+    message: Arc<pb::Command>,
+    encoded: Bytes,
+}
 
 impl Command {
+    /// Encodes a command.
+    pub(crate) fn new(message: pb::Command) -> Self {
+        let encoded = message.encode_to_vec().into();
+        Self { message: Arc::new(message), encoded }
+    }
+
+    /// Decodes a command, and keeps the bytes that it came in.
+    pub(crate) fn decode(encoded: Bytes) -> Result<Self, prost::DecodeError> {
+        let message = Arc::new(pb::Command::decode(encoded.clone())?);
+        Ok(Self { message, encoded })
+    }
+
+    /// What it says.
+    pub(crate) fn message(&self) -> &pb::Command {
+        &self.message
+    }
+
+    /// Its bytes.
+    pub(crate) fn encoded(&self) -> &Bytes {
+        &self.encoded
+    }
+
     /// The first stamp of the command.
     pub(crate) fn first_ts(&self) -> Timestamp {
-        Timestamp(self.0.ts)
+        Timestamp(self.message.ts)
     }
 
     /// The last stamp of the command: it holds one per mutation, and at least one.
     pub(crate) fn last_ts(&self) -> Timestamp {
-        Timestamp(self.0.ts.saturating_add(self.stamps() - 1))
+        Timestamp(self.message.ts.saturating_add(self.stamps() - 1))
+    }
+
+    /// Whether it carries clients' requests.
+    pub(crate) fn has_mutations(&self) -> bool {
+        matches!(&self.message.body, Some(pb::command::Body::Mutations(_)))
     }
 
     fn stamps(&self) -> u64 {
-        match &self.0.body {
+        match &self.message.body {
             Some(pb::command::Body::Mutations(m)) => (m.mutations.len() as u64).max(1),
             _ => 1,
         }
@@ -87,7 +120,7 @@ impl Command {
 
 impl fmt::Display for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "command at {}", self.0.ts)
+        write!(f, "command at {}", self.message.ts)
     }
 }
 

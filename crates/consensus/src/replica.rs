@@ -8,6 +8,7 @@ use crate::leadership::{LeaderParts, Leadership, Proposal};
 use crate::lease::{Moment, QuorumAcks};
 use crate::log_cache::LogCache;
 use crate::log_store::LogStore;
+use crate::memory::{Charge, NodeMemory};
 use crate::network::Network;
 use crate::peers::{PeerAddress, Peers};
 use crate::raft_types::{Member, Raft, RaftLeaderId, Raftish};
@@ -17,7 +18,7 @@ use crate::snapshot::SnapshotMaker;
 use meridian_clock::{Clock, Mono};
 use meridian_probe::{Event, ReadKind, Sabotage, emit, mark, sabotaged};
 use meridian_proto::internal::v1 as pb;
-use meridian_storage::{DataView, Store};
+use meridian_storage::{DataView, DiskLevel, DiskSpace, Store};
 use meridian_types::{KeyRange, KeySpan, NodeId, RaftTiming, RegionId, ShardId, TableId, Timestamp};
 use openraft::ServerState;
 use openraft::async_runtime::watch::WatchReceiver;
@@ -54,6 +55,8 @@ pub struct ReplicaOptions {
     pub store: Store,
     /// What the entries mean.
     pub machine: Arc<dyn StateMachine>,
+    /// What this node's replicas share of its memory.
+    pub memory: NodeMemory,
 }
 
 /// Where a mutation's time went at the leader, in nanoseconds; the parts follow one another.
@@ -111,11 +114,13 @@ impl Replica {
     /// A replica that may have voted before waits out the longest lease it may have promised before it votes or
     /// stands for election (rule R3).
     pub async fn open(options: ReplicaOptions) -> Result<Arc<Self>, ConsensusError> {
-        let ReplicaOptions { cluster, shard, table, range, timing, max_offset, clock, peers, store, machine } = options;
+        let ReplicaOptions { cluster, shard, table, range, timing, max_offset, clock, peers, store, machine, memory } =
+            options;
         let me = peers.me();
         let log = store.raft.shard(shard);
         let state = store.data.view().shard_state(shard)?.unwrap_or_default();
-        let log_store = LogStore::open(log, Timestamp(state.last_ts)).map_err(stopped)?;
+        let log_store = LogStore::open(log, Timestamp(state.last_ts), &memory.log, store.space().clone());
+        let log_store = log_store.map_err(stopped)?;
         let pristine = log_store.is_pristine().map_err(stopped)?;
         let cache = log_store.cache().clone();
         let safe = Arc::new(SafeTime::new(Timestamp(state.last_ts)));
@@ -167,7 +172,8 @@ impl Replica {
     }
 
     /// Proposes a mutation that touches `span`; its commit timestamp will exceed `floor`. Returns when it is
-    /// applied here; the caller reveals it no earlier than its timestamp is past (rule W1).
+    /// applied here; the caller reveals it no earlier than its timestamp is past (rule W1). `charge` is held until the
+    /// entry is applied or known to be lost, whatever becomes of the caller.
     ///
     /// Cancel-safe for correctness: an entry that was handed over stays in flight.
     pub async fn propose(
@@ -175,12 +181,18 @@ impl Replica {
         mutation: pb::Mutation,
         span: KeySpan,
         floor: Timestamp,
+        charge: Charge,
     ) -> Result<Commit, ConsensusError> {
         let arrived = Mono::now();
         self.check_clock(floor)?;
         let leadership = self.leadership().ok_or_else(|| self.not_leader())?;
+        if !sabotaged(Sabotage::StampOnFullDisk) {
+            // The catalog's entries are small, and dropping a table is one of them.
+            let worst = if self.shard == ShardId::CATALOG { DiskLevel::NearlyFull } else { DiskLevel::Enough };
+            self.disk().check(worst)?;
+        }
         let (reply, decided) = oneshot::channel();
-        leadership.propose(Proposal { mutation, span, floor, arrived, reply })?;
+        leadership.propose(Proposal { mutation, span, floor, arrived, charge, reply })?;
         drop(leadership);
         // Without an answer nobody knows: whatever was not stamped has been answered.
         let decision = decided.await.map_err(|_| ConsensusError::Lost)??;
@@ -317,15 +329,16 @@ impl Replica {
         heard && self.is_caught_up(to)
     }
 
-    /// A voter other than this node that is fit to lead.
-    pub fn other_fit_voter(&self) -> Option<NodeId> {
-        self.voters().into_iter().find(|v| *v != self.node() && self.is_fit_to_lead(*v))
+    /// A voter other than this node that is fit to lead, and `wanted`.
+    pub fn other_fit_voter(&self, wanted: impl Fn(NodeId) -> bool) -> Option<NodeId> {
+        self.voters().into_iter().find(|v| *v != self.node() && wanted(*v) && self.is_fit_to_lead(*v))
     }
 
-    /// Whether the replica may stand for election: not while the node's clock is unsafe (rule W3), and never before
-    /// the lease that it may have promised is over.
+    /// Whether the replica may stand for election: not while the node's clock is unsafe (rule W3), never before the lease
+    /// that it may have promised is over, and not while its disk may have no room for the vote.
     pub fn set_electable(&self, electable: bool) {
-        self.raft.runtime_config().elect(electable && self.may_vote());
+        let room = self.disk().level() < DiskLevel::Critical;
+        self.raft.runtime_config().elect(electable && room && self.may_vote());
     }
 
     /// At the leader: adds those of `learners` that the group does not have yet. Returns how many were added.
@@ -349,6 +362,7 @@ impl Replica {
     /// Flushes what is applied, then gives up the log below it, so that whoever lags behind that needs a snapshot.
     pub async fn compact(&self) -> Result<(), ConsensusError> {
         let applied = self.applied_index();
+        self.snapshots.want_flush();
         self.raft.trigger().snapshot().await.map_err(stopped)?;
         let wait = self.raft.wait(Some(self.timing.promise() * 2));
         let reached = |m: &openraft::RaftMetrics<Raftish>| m.snapshot.as_ref().is_some_and(|s| s.index >= applied);
@@ -476,6 +490,11 @@ impl Replica {
     pub(crate) fn durable_index(&self) -> u64 {
         let state = self.snapshots.store.data.durable(self.shard);
         state.and_then(|s| s.applied).map_or(0, |id| id.index)
+    }
+
+    /// The room on this node's disk.
+    pub(crate) fn disk(&self) -> &DiskSpace {
+        self.snapshots.store.space()
     }
 
     fn leader_parts(&self) -> LeaderParts {

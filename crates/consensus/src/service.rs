@@ -4,20 +4,21 @@
 
 use crate::codec;
 use crate::peers::MESSAGE_BYTES_MAX;
-use crate::raft_types::Raftish;
+use crate::raft_types::{RaftEntry, RaftPayload, Raftish};
 use crate::replica::Replica;
 use crate::replicas::Replicas;
 use crate::snapshot::{SnapshotBundle, Staged, meta_of};
 use futures::StreamExt;
 use futures::stream::BoxStream;
+use meridian_probe::{Sabotage, sabotaged};
 use meridian_proto::internal::v1 as pb;
 use meridian_proto::internal::v1::raft_server::RaftServer;
-use meridian_storage::Files;
+use meridian_storage::{DiskFull, DiskLevel, DiskSpace, Files};
 use openraft::Snapshot;
 use openraft::raft::{
     AppendEntriesRequest, StreamAppendError, TransferLeaderError, TransferLeaderRequest, VoteRequest,
 };
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use tonic::{Request, Response, Status, Streaming};
 
 /// The gRPC service between nodes that carries Raft traffic.
@@ -56,10 +57,24 @@ impl RaftService {
         let mut first = messages.message().await?.ok_or_else(|| bad("an append stream without a message"))?;
         let replica = self.replica(first.target.take())?;
         let me = replica.node().0;
-        let first = append_from_pb(first, me)?;
-        // A message that cannot be read ends the stream; the leader starts another.
-        let rest = messages.map(move |m| append_from_pb(m?, me)).take_while(|m| std::future::ready(m.is_ok()));
-        let requests = futures::stream::iter([Ok(first)]).chain(rest).filter_map(|m| std::future::ready(m.ok()));
+        let disk = replica.disk().clone();
+        let take_in = move |message| {
+            let append = append_from_pb(message, me)?;
+            check_room(&disk, &append)?;
+            Ok(append)
+        };
+        let first = take_in(first)?;
+        // A message that is not taken in ends the stream, after the answers to those before it. The leader is told why,
+        // and starts another after a pause.
+        let why = Arc::new(Mutex::new(None));
+        let refused = why.clone();
+        let rest = messages.scan((), move |_, message| {
+            let taken = message.and_then(&take_in);
+            let taken = taken.map_err(|status| *refused.lock().unwrap_or_else(PoisonError::into_inner) = Some(status));
+            std::future::ready(taken.ok())
+        });
+        let end = async move { why.lock().unwrap_or_else(PoisonError::into_inner).take().map(Err) };
+        let requests = futures::stream::iter([first]).chain(rest);
         let answers = replica.raft().stream_append(requests.boxed()).map(|answer| match answer {
             Ok(Ok(matched)) => {
                 let log_id = matched.as_ref().map(codec::log_id_to_pb);
@@ -73,7 +88,7 @@ impl RaftService {
             }
             Err(fatal) => Err(failed(fatal)),
         });
-        Ok(answers.boxed())
+        Ok(answers.chain(futures::stream::once(end).filter_map(std::future::ready)).boxed())
     }
 }
 
@@ -90,6 +105,28 @@ fn append_from_pb(message: pb::AppendRequest, me: u64) -> Result<AppendEntriesRe
         entries,
         leader_commit: codec::opt_log_id_from_pb(message.leader_commit).map_err(bad)?,
     })
+}
+
+/// Checks that this node's disk has room for an append: a raft log that cannot be written ends the process. Heartbeats
+/// have no entries and always pass, so the leader's lease holds; the entries come again when there is room.
+fn check_room(disk: &DiskSpace, append: &AppendEntriesRequest<Raftish>) -> Result<(), Status> {
+    let writes = |e: &RaftEntry| match &e.payload {
+        RaftPayload::Normal(command) => command.has_mutations(),
+        RaftPayload::Blank | RaftPayload::Membership(_) => false,
+    };
+    if sabotaged(Sabotage::AppendOnFullDisk) {
+        Ok(())
+    } else if append.entries.iter().any(writes) {
+        disk.check(DiskLevel::NearlyFull).map_err(no_room)
+    } else if !append.entries.is_empty() {
+        disk.check(DiskLevel::Full).map_err(no_room)
+    } else {
+        Ok(())
+    }
+}
+
+fn no_room(e: DiskFull) -> Status {
+    Status::unavailable(e.to_string())
 }
 
 fn reply(result: pb::append_reply::Result) -> pb::AppendReply {
@@ -122,6 +159,8 @@ impl pb::raft_server::Raft for RaftService {
             // It may have promised a lease before it was restarted (rule R3).
             return Err(Status::unavailable("this voter waits out the lease that it may have promised"));
         }
+        // A vote is a write too.
+        replica.disk().check(DiskLevel::Full).map_err(no_room)?;
         let rpc = VoteRequest {
             vote: codec::vote_from_pb(message.vote).map_err(bad)?,
             last_log_id: codec::opt_log_id_from_pb(message.last_log_id).map_err(bad)?,
@@ -174,6 +213,9 @@ impl pb::raft_server::Raft for RaftService {
         if vote.leader_id.node_id == replica.node().0 {
             return Err(bad("a snapshot that names its receiver as the leader"));
         }
+        // Its files lie beside the state that they replace, until they have.
+        let bytes = manifest.files.iter().fold(0_u64, |sum, f| sum.saturating_add(f.bytes));
+        replica.disk().check_room(bytes).map_err(no_room)?;
         let maker = replica.snapshots();
         let dir = maker.new_dir("in").map_err(failed)?;
         if let Err(e) = receive(&mut chunks, &maker.files(), &dir, &manifest).await {

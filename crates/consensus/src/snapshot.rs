@@ -5,13 +5,20 @@ use crate::codec;
 use crate::raft_types::{RaftSnapshotMeta, Raftish};
 use meridian_probe::{Sabotage, sabotaged};
 use meridian_proto::internal::v1 as pb;
-use meridian_storage::{DataView, Files, StorageError, Store};
+use meridian_storage::{DataView, DiskLevel, Files, StorageError, Store};
 use meridian_types::{KeyRange, ShardId, TableId};
 use openraft::Snapshot;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// Bytes in memtables from which on a flush is worth its file: smaller ones cost more in compactions than they save in
+/// replay after a crash.
+const FLUSH_BYTES: u64 = 16 << 20;
+/// Entries after which a flush is due however little they hold: a new leader searches the log that is kept, and a
+/// restarted replica replays it.
+const FLUSH_ENTRIES: u64 = 16_000;
 
 type RaftSnapshot = openraft::type_config::alias::SnapshotOf<Raftish, SnapshotBundle>;
 
@@ -37,13 +44,16 @@ pub(crate) struct SnapshotMaker {
     pub(crate) range: KeyRange,
     pub(crate) store: Store,
     next: AtomicU64,
+    /// The next snapshot has to hold everything that is applied.
+    wanted: AtomicBool,
     /// Odd while a snapshot is being installed; even, and another number, afterwards.
     replaced: AtomicU64,
 }
 
 impl SnapshotMaker {
     pub(crate) fn new(shard: ShardId, table: TableId, range: KeyRange, store: Store) -> Arc<Self> {
-        Arc::new(Self { shard, table, range, store, next: AtomicU64::new(0), replaced: AtomicU64::new(0) })
+        let (next, replaced, wanted) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
+        Arc::new(Self { shard, table, range, store, next, wanted, replaced })
     }
 
     /// The durable state as a snapshot; `None` while nothing is durable.
@@ -67,10 +77,22 @@ impl SnapshotMaker {
         SnapshotBundle { maker: self.clone(), staged: None }
     }
 
-    /// Flushes the data, then returns the durable state.
-    pub(crate) async fn flush(self: &Arc<Self>) -> io::Result<RaftSnapshot> {
+    /// The next snapshot has to hold everything that is applied, however little that is.
+    pub(crate) fn want_flush(&self) {
+        self.wanted.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether a flush is worth it, with entries up to `applied` applied, or wanted.
+    pub(crate) fn is_flush_due(&self, applied: u64) -> bool {
+        let durable = self.store.data.durable(self.shard).and_then(|s| s.applied).map_or(0, |id| id.index);
+        let bytes = || self.store.data.memtable_bytes().is_ok_and(|bytes| bytes >= FLUSH_BYTES);
+        self.wanted.swap(false, Ordering::SeqCst) || applied.saturating_sub(durable) >= FLUSH_ENTRIES || bytes()
+    }
+
+    /// Flushes the data if that is asked for, then returns the durable state.
+    pub(crate) async fn make_current(self: &Arc<Self>, flush: bool) -> io::Result<RaftSnapshot> {
         let data = self.store.data.clone();
-        if !sabotaged(Sabotage::PurgeUnflushed) {
+        if flush && !sabotaged(Sabotage::PurgeUnflushed) {
             self.blocking(move || data.flush()).await?;
         }
         let nothing = || Snapshot { meta: RaftSnapshotMeta::default(), snapshot: self.bundle() };
@@ -99,6 +121,7 @@ impl SnapshotMaker {
 
     /// Cuts the files of the state as it is now.
     pub(crate) async fn cut(self: &Arc<Self>) -> io::Result<Staged> {
+        self.store.space().check(DiskLevel::NearlyFull).map_err(io::Error::other)?;
         self.cut_into(self.new_dir("out")?).await
     }
 

@@ -128,6 +128,10 @@ sabotages! {
     SnapshotWithoutLedger "D3",
     /// A snapshot goes without the shard's last timestamp.
     SnapshotWithoutStamp "D3",
+    /// A leader whose disk is nearly full stamps requests all the same.
+    StampOnFullDisk "full disk",
+    /// A node whose disk is full takes other leaders' entries all the same.
+    AppendOnFullDisk "full disk",
     /// An entry counts as applied, and its outcomes are sent, before its effects can be read.
     ReplyBeforeVisible "I2",
 }

@@ -1,6 +1,8 @@
 //! Duties of a leader beside writing: learners that the group lacks, and handing the leadership to the node that
 //! should have it. Leadership moves by transfer, never by waiting for a timeout. A node whose clock is unsafe gives up
-//! every leadership and stands for none (rule W3); one that is no voter of a group gives up that group's (rule R4).
+//! every leadership and stands for none (rule W3); one that is no voter of a group gives up that group's (rule R4). So
+//! does one whose disk is nearly full, to a voter whose disk has room: it takes no writes, and goes on leading only if
+//! nobody else can.
 
 use meridian_api::Context;
 use meridian_catalog::CatalogView;
@@ -17,6 +19,8 @@ const FIT_ROUNDS: u32 = 3;
 
 /// Works for the shards that this node leads, until the future is dropped.
 pub(crate) async fn run(ctx: Context, catalog_leader: Option<NodeId>) {
+    // Nobody is better off with a leader that takes no writes either.
+    let has_room = |node: NodeId| !ctx.gossip.is_disk_full(node);
     let mut fit: BTreeMap<ShardId, u32> = BTreeMap::new();
     let mut rounds = tokio::time::interval(ROUND_INTERVAL);
     rounds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -42,17 +46,19 @@ pub(crate) async fn run(ctx: Context, catalog_leader: Option<NodeId>) {
             } else if !replica.voters().contains(&ctx.me) {
                 // Raft lets it lead, but nothing proves that it does (rule R4): it could never serve a read.
                 Some("this node is no voter any more")
+            } else if !has_room(ctx.me) {
+                Some("the disk is nearly full")
             } else {
                 None
             };
             if let Some(why) = unfit {
-                if let Some(to) = replica.other_fit_voter() {
+                if let Some(to) = replica.other_fit_voter(has_room) {
                     tracing::warn!(shard = %replica.shard(), %to, "{why}: giving up the leadership");
                     transfer(&ctx, replica, to);
                 }
                 continue;
             }
-            let Some(to) = preferred.filter(|to| *to != ctx.me) else { continue };
+            let Some(to) = preferred.filter(|to| *to != ctx.me && has_room(*to)) else { continue };
             let rounds = fit.entry(replica.shard()).or_default();
             *rounds = if replica.is_fit_to_lead(to) { *rounds + 1 } else { 0 };
             if *rounds >= FIT_ROUNDS {

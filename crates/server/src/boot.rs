@@ -15,7 +15,7 @@ use futures::future::BoxFuture;
 use meridian_api::{Context, Deadlines, Parts, routes};
 use meridian_catalog::{Catalog, Cluster, NewCluster, RttMatrix, form_cluster, timing_for};
 use meridian_clock::{Clock, Mono};
-use meridian_consensus::{Gossip, Member, PeerAddress, Peers, Replica, ReplicaOptions, Replicas};
+use meridian_consensus::{Charge, Gossip, Member, NodeMemory, PeerAddress, Peers, Replica, ReplicaOptions, Replicas};
 use meridian_proto::internal::v1 as pb;
 use meridian_storage::Store;
 use meridian_transport::Connect;
@@ -31,6 +31,8 @@ use tonic_health::server::HealthReporter;
 
 /// Largest distance between clocks while a cluster has not said otherwise.
 const MAX_OFFSET_DEFAULT: Duration = Duration::from_millis(500);
+/// Time between two looks at the room on the disk, beside those that writing causes.
+const DISK_LOOK_INTERVAL: Duration = Duration::from_millis(250);
 /// Pause between looks whether the node is ready.
 const READY_PAUSE: Duration = Duration::from_millis(20);
 
@@ -128,7 +130,7 @@ pub async fn boot(config: NodeConfig, environment: Environment) -> Result<Booted
         peers.learn_if_unknown(NodeId(m.node), address);
     }
     let replicas = Replicas::new(config.node, membership.cluster_id.as_str().into());
-    let gossip = Gossip::new(replicas.clone(), peers.clone(), clock.clone(), publish_interval);
+    let gossip = Gossip::new(replicas.clone(), peers.clone(), clock.clone(), store.space().clone(), publish_interval);
     let stop = CancellationToken::new();
     let ctx = Context::new(Parts {
         me: config.node,
@@ -142,6 +144,7 @@ pub async fn boot(config: NodeConfig, environment: Environment) -> Result<Booted
         replicas,
         peers,
         gossip,
+        memory: NodeMemory::new(config.memory()?),
         limits: Limits::default(),
         deadlines,
         started: Mono::now(),
@@ -152,7 +155,8 @@ pub async fn boot(config: NodeConfig, environment: Environment) -> Result<Booted
     let (routes, health) = routes(&ctx).await?;
     let first = config.form.as_ref().map(|f| f.first);
     let gossip = ctx.gossip.clone();
-    let work: [BoxFuture<'static, ()>; 5] = [
+    let work: [BoxFuture<'static, ()>; 6] = [
+        watch_disk(ctx.store.clone()).boxed(),
         async move { gossip.run().await }.boxed(),
         follow_catalog(ctx.clone(), changed).boxed(),
         Host::new(ctx.clone(), membership.max_offset).run().boxed(),
@@ -228,10 +232,22 @@ async fn open_catalog_replica(
         peers: ctx.peers.clone(),
         store: ctx.store.clone(),
         machine,
+        memory: ctx.memory.clone(),
     })
     .await?;
     ctx.replicas.insert(replica);
     Ok(())
+}
+
+/// Looks at the disk until the future is dropped.
+async fn watch_disk(store: Store) {
+    loop {
+        let space = store.space().clone();
+        if let Err(e) = blocking_on(&store, move || space.look()).await {
+            tracing::warn!("{e}");
+        }
+        tokio::time::sleep(DISK_LOOK_INTERVAL).await;
+    }
 }
 
 /// Keeps the catalog's newest view in memory, whenever shard 0 has changed.
@@ -287,7 +303,7 @@ async fn form_catalog(ctx: &Context, form: &FormConfig) {
             let new = NewCluster { cluster: cluster.clone(), nodes: Vec::new() };
             let mutation = form_cluster(ctx.request_id(), new);
             let span = meridian_txn::mutation_span(&mutation);
-            if let Err(e) = replica.propose(mutation, span, Timestamp::ZERO).await {
+            if let Err(e) = replica.propose(mutation, span, Timestamp::ZERO, Charge::NONE).await {
                 tracing::info!("the cluster is not formed yet: {e}");
             }
         }

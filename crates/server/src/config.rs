@@ -15,9 +15,10 @@
 //! `meridian bootstrap` writes such files for all nodes of a topology, with a `[form]` section that says which
 //! cluster the nodes form together. A node that joins an existing cluster needs seeds only.
 
+use crate::memory::default_budget;
 use meridian_clock::{ClockConfig, ClockError, duration_text};
-use meridian_types::{NodeId, RegionId, ZoneId};
-use serde::{Deserialize, Serialize};
+use meridian_types::{MemoryBudget, MemoryTooSmall, NodeId, RegionId, ZoneId};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -50,6 +51,14 @@ pub struct NodeConfig {
     pub seeds: Vec<String>,
     /// Lets the node listen beyond loopback although nothing is encrypted or authenticated.
     pub insecure: bool,
+    /// The node's memory budget in bytes; a quarter of the machine's memory within limits if absent. In the file a number
+    /// or a text like `"512MiB"`.
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "size")]
+    pub memory_bytes: Option<u64>,
+    /// Free bytes on the disk below which the node takes no writes; see [`meridian_storage::DiskSpace`] for what is kept if absent. In the
+    /// file a number or a text.
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "size")]
+    pub disk_reserve_bytes: Option<u64>,
     /// How the node knows the time.
     pub clock: ClockConfig,
     /// Advertised address of a node to the address to dial instead from here: NAT, or emulated links.
@@ -140,6 +149,9 @@ pub enum ConfigFault {
     /// An address that only says where to listen.
     #[error("other nodes cannot dial {0}: set `advertise` to an address at which they reach this node")]
     Unreachable(String),
+    /// Too little memory.
+    #[error("`memory_bytes`: {0}")]
+    Memory(#[from] MemoryTooSmall),
     /// The clock's own fault.
     #[error("`clock`: {0}")]
     Clock(ClockError),
@@ -199,6 +211,8 @@ impl Default for NodeConfig {
             http_listen: None,
             seeds: Vec::new(),
             insecure: false,
+            memory_bytes: None,
+            disk_reserve_bytes: None,
             clock: ClockConfig::default(),
             dial_via: BTreeMap::new(),
             form: None,
@@ -230,6 +244,7 @@ impl NodeConfig {
         let mut faults: Vec<_> = missing.into_iter().flatten().collect();
         self.check_listeners(&mut faults);
         self.check_peers(&mut faults);
+        faults.extend(self.memory().err().map(ConfigFault::Memory));
         faults.extend(self.clock.validate().err().map(ConfigFault::Clock));
         if let Some(form) = &self.form {
             form.check(&mut faults);
@@ -239,6 +254,13 @@ impl NodeConfig {
             }
         }
         faults
+    }
+
+    /// The memory that the node may use, and for what.
+    ///
+    /// * Errors: less than a node needs.
+    pub fn memory(&self) -> Result<MemoryBudget, MemoryTooSmall> {
+        self.memory_bytes.map_or_else(|| Ok(default_budget(1)), MemoryBudget::of)
     }
 
     fn check_listeners(&self, faults: &mut Vec<ConfigFault>) {
@@ -273,6 +295,28 @@ impl NodeConfig {
             }
         }
     }
+}
+
+/// Reads a size: a number of bytes, or a text with a unit.
+fn size<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Size {
+        Bytes(u64),
+        Text(String),
+    }
+    match Size::deserialize(from)? {
+        Size::Bytes(bytes) => Ok(Some(bytes)),
+        Size::Text(text) => parse_size(&text).map(Some).map_err(serde::de::Error::custom),
+    }
+}
+
+/// Bytes of a text like `512MiB`, `1.5 GB` or `1000000`.
+///
+/// * Errors: a sentence that says what such a text looks like.
+pub fn parse_size(text: &str) -> Result<u64, String> {
+    let size = text.parse::<bytesize::ByteSize>();
+    size.map(|size| size.as_u64()).map_err(|_| format!("`{text}` is no size; write it like 512MiB or 2GiB"))
 }
 
 impl FormConfig {
@@ -346,6 +390,24 @@ mod tests {
         assert!(text.contains("rtt = \"70ms 500us\"") && text.contains("bound = \"250ms\""), "{text}");
         assert_eq!(toml::from_str::<NodeConfig>(&text).unwrap(), config);
         assert!(toml::from_str::<NodeConfig>("nodes = 1").is_err(), "an unknown field is refused");
+    }
+
+    #[test]
+    fn sizes_are_numbers_or_texts_and_the_smallest_memory_is_named() {
+        let text = "memory_bytes = \"512MiB\"\ndisk_reserve_bytes = 1000000\n";
+        let config: NodeConfig = toml::from_str(text).unwrap();
+        assert_eq!((config.memory_bytes, config.disk_reserve_bytes), (Some(512 << 20), Some(1_000_000)));
+        assert_eq!(toml::from_str::<NodeConfig>(&config.to_toml()).unwrap(), config);
+        assert_eq!(config.memory().unwrap().total, 512 << 20);
+        assert!(toml::from_str::<NodeConfig>("memory_bytes = \"much\"").is_err());
+        assert!(toml::from_str::<NodeConfig>("memory_bytes = -1").is_err());
+        let seen = faults(|c| c.memory_bytes = Some(64 << 20));
+        assert_eq!(seen, ["`memory_bytes`: 64 MiB are too little: a node needs at least 128 MiB"]);
+        assert!(sound().memory().is_ok(), "without one there is a default");
+        for (text, bytes) in [("1.5GiB", 3 << 29), ("2 GB", 2_000_000_000), ("4096", 4096)] {
+            assert_eq!(parse_size(text), Ok(bytes), "{text}");
+        }
+        assert!(parse_size("12 parsecs").unwrap_err().contains("512MiB"));
     }
 
     #[test]

@@ -43,6 +43,8 @@ pub struct DevOptions {
     pub clocks: BTreeMap<NodeId, ClockConfig>,
     /// Where to write the cluster file; absent: `cluster.json` beside the data.
     pub cluster_file: Option<PathBuf>,
+    /// Memory budget of each node, bytes; absent: an equal share of what one node on this machine would take.
+    pub memory_bytes: Option<u64>,
 }
 
 /// Why a cluster does not run.
@@ -123,6 +125,7 @@ impl DevCluster {
             if let Some(clock) = options.clocks.get(&config.node) {
                 config.clock = ClockConfig { max_offset: config.clock.max_offset, ..clock.clone() };
             }
+            config.memory_bytes = options.memory_bytes.or(config.memory_bytes);
             nodes.push(DevNode { config, running: None });
         }
         let cluster_file = options.cluster_file.unwrap_or_else(|| dir.join(CLUSTER_FILE));

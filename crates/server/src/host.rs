@@ -80,6 +80,7 @@ impl Host {
                     peers: self.ctx.peers.clone(),
                     store: self.ctx.store.clone(),
                     machine,
+                    memory: self.ctx.memory.clone(),
                 };
                 let replica = Replica::open(options).await?;
                 self.ctx.replicas.insert(replica.clone());

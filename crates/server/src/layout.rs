@@ -5,6 +5,7 @@
 
 use crate::config::{FormConfig, FormMember, FormRtt, NodeConfig};
 use crate::files::{self, FileError};
+use crate::memory::default_budget;
 use crate::ports;
 use meridian_clock::ClockConfig;
 use meridian_types::{NodeId, RegionId};
@@ -218,6 +219,8 @@ impl Layout {
                 http_listen: Some(at.http.to_string()),
                 seeds: others.map(|n| n.grpc.to_string()).collect(),
                 dial_via: self.dial_via(&spec.endpoint()),
+                // They share this machine.
+                memory_bytes: Some(default_budget(self.nodes.len()).total),
                 clock: clock.clone(),
                 form: Some(form.clone()),
                 region: spec.region,

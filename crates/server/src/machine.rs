@@ -1,9 +1,9 @@
 //! The state machine of a shard: transactions over versions and the request ledger.
 
-use meridian_consensus::StateMachine;
+use meridian_consensus::{EntryMutations, StateMachine};
 use meridian_proto::internal::v1 as pb;
 use meridian_storage::{DataBatch, DataStore, StorageError};
-use meridian_txn::ShardScope;
+use meridian_txn::{ShardScope, Stamped};
 use meridian_types::Timestamp;
 use tokio::sync::watch;
 
@@ -24,12 +24,12 @@ impl ShardMachine {
 impl StateMachine for ShardMachine {
     fn apply(
         &self,
-        last_ts: Timestamp,
-        ts: Timestamp,
-        mutations: &[pb::Mutation],
+        entries: &[EntryMutations<'_>],
         batch: &mut DataBatch,
-    ) -> Result<Vec<pb::Outcome>, StorageError> {
-        meridian_txn::apply(&self.scope, &self.data.view(), last_ts, ts, mutations, batch)
+    ) -> Result<Vec<Vec<pb::Outcome>>, StorageError> {
+        let stamped =
+            entries.iter().map(|&EntryMutations { last_ts, ts, mutations }| Stamped { last_ts, ts, mutations });
+        meridian_txn::apply_all(&self.scope, &self.data.view(), &stamped.collect::<Vec<_>>(), batch)
     }
 
     fn applied(&self, ts: Timestamp) {

@@ -13,7 +13,7 @@ use meridian_consensus::ConsensusError;
 use meridian_consensus::gossip::PUBLISH_INTERVAL;
 use meridian_consensus::peers::{CONNECTION_WINDOW, STREAM_WINDOW};
 use meridian_storage::{StorageError, Store, StoreOptions};
-use meridian_types::NodeId;
+use meridian_types::{MemoryBudget, MemoryTooSmall, NodeId};
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -26,6 +26,8 @@ use tonic::transport::server::TcpIncoming;
 const DRAIN_LIMIT: Duration = Duration::from_secs(2);
 /// Whatever still uses the store after that has this long to end.
 const CLOSE_LIMIT: Duration = Duration::from_secs(10);
+/// How many connections may have their windows full of unread bytes before these are as much as all requests may be.
+const WINDOWS: u64 = 4;
 /// HTTP/2 keepalive towards clients and peers.
 const KEEPALIVE: Duration = Duration::from_secs(10);
 
@@ -35,6 +37,9 @@ pub enum StartError {
     /// The configuration cannot be used.
     #[error("the configuration cannot be used: {0}")]
     Config(String),
+    /// The memory budget is too small.
+    #[error("the memory budget is too small: {0}")]
+    Memory(#[from] MemoryTooSmall),
     /// An address cannot be listened on.
     #[error("cannot listen on {address}: {source}")]
     Listen {
@@ -99,9 +104,10 @@ pub async fn start(config: NodeConfig, listeners: Listeners) -> Result<RunningNo
         return Err(StartError::Config(faults.join("; ")));
     }
     let clock = Clock::open(&config.clock)?;
-    let dir = config.data_dir.clone();
+    let (dir, memory, disk_reserve_bytes) = (config.data_dir.clone(), config.memory()?, config.disk_reserve_bytes);
     let opening = tokio::task::spawn_blocking(move || {
-        let store = Store::open(&dir, StoreOptions::default())?;
+        let options = StoreOptions { disk_reserve_bytes, ..StoreOptions::for_budget(&memory) };
+        let store = Store::open(&dir, options)?;
         store.resume_installs()?;
         Ok::<_, StorageError>(store)
     });
@@ -151,9 +157,10 @@ fn serve(
     let incoming = TcpIncoming::from(to_tokio(listeners.grpc).map_err(listen)?)
         .with_nodelay(Some(true))
         .map(move |io| io.map(|io| Cuttable::new(io, &on_accept)));
+    let window = connection_window(&ctx.memory.budget);
     let server = tonic::transport::Server::builder()
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(window)
+        .initial_stream_window_size(window.min(STREAM_WINDOW))
         .http2_keepalive_interval(Some(KEEPALIVE))
         .add_routes(routes)
         .serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
@@ -183,6 +190,11 @@ fn serve(
             .await;
     });
     Ok(())
+}
+
+/// What one connection may send before it is read: memory that nobody has charged yet.
+fn connection_window(budget: &MemoryBudget) -> u32 {
+    u32::try_from(budget.in_flight / WINDOWS).unwrap_or(u32::MAX).min(CONNECTION_WINDOW)
 }
 
 impl RunningNode {

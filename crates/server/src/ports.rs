@@ -31,8 +31,8 @@ pub(crate) fn with_free<T, E>(
     take(loopback(0))
 }
 
-/// A listener on a free port.
-pub(crate) fn listen_free() -> io::Result<TcpListener> {
+/// A listener on a free port of loopback. Released, the port stays free of outgoing connections.
+pub fn listen_free() -> io::Result<TcpListener> {
     with_free(TcpListener::bind, |e| e.kind() == io::ErrorKind::AddrInUse)
 }
 

@@ -89,6 +89,26 @@ pub enum StorageError {
         /// The node it belongs to.
         node: NodeId,
     },
+    /// Another process has the data directory open: a node runs on it.
+    #[error("{path} is in use: a node runs on it; stop the node, or look at a copy")]
+    InUse {
+        /// The database's folder.
+        path: String,
+    },
+    /// The end of a damaged log may not be cut off.
+    #[error("not cut: {why}. The damage: {damage}")]
+    CutRefused {
+        /// What is damaged.
+        damage: String,
+        /// Why that does not help.
+        why: String,
+    },
+    /// Not a data directory.
+    #[error("{path} is no data directory: it has neither `raft/` nor `data/`")]
+    NoData {
+        /// What was taken for one.
+        path: String,
+    },
     /// A sync failed earlier: nothing is known about what reached the disk since, so nothing more is accepted.
     #[error("the raft log was poisoned by an earlier failure: {0}")]
     Poisoned(#[source] Arc<StorageError>),
@@ -105,6 +125,17 @@ pub enum StorageError {
 }
 
 impl StorageError {
+    /// Whether the disk had no room. Nothing of what was refused for that was done, except to the raft log, whose state is
+    /// unknown then.
+    pub fn is_no_space(&self) -> bool {
+        match self {
+            Self::File { source, .. } => source.kind() == std::io::ErrorKind::StorageFull,
+            // RocksDB's binding has no kind of its own for it.
+            Self::Engine { source, .. } => source.as_ref().contains("No space left on device"),
+            _ => false,
+        }
+    }
+
     /// Wraps RocksDB's error; what it found damaged becomes [`StorageError::Corrupt`].
     pub(crate) fn engine(action: &'static str) -> impl FnOnce(rocksdb::Error) -> Self {
         move |source| match source.kind() {

@@ -18,10 +18,14 @@ pub(crate) fn fresh(incarnation: u64) -> StoreIdentity {
 
 /// Reads the identity of one store and refuses formats that this build does not know.
 pub(crate) fn read(db: &Db, store: StoreName) -> Result<StoreIdentity, StorageError> {
-    let decoded = db.get(IDENTITY_FAMILY, KEY, "read the store's identity", |bytes| StoreIdentity::decode(bytes))?;
-    let identity = decoded
-        .ok_or(StorageError::IdentityMissing { missing: store })?
-        .map_err(|e| StorageError::corrupt(format!("identity of {store}: {e}")))?;
+    let decoded = db.get(IDENTITY_FAMILY, KEY, "read the store's identity", |bytes| decode(bytes, store))?;
+    decoded.ok_or(StorageError::IdentityMissing { missing: store })?
+}
+
+/// Reads an encoded identity and refuses formats that this build does not know.
+pub(crate) fn decode(bytes: &[u8], store: StoreName) -> Result<StoreIdentity, StorageError> {
+    let identity =
+        StoreIdentity::decode(bytes).map_err(|e| StorageError::corrupt(format!("identity of {store}: {e}")))?;
     if identity.format > FORMAT {
         return Err(StorageError::FormatTooNew { found: identity.format, known: FORMAT });
     }
@@ -32,4 +36,28 @@ pub(crate) fn read(db: &Db, store: StoreName) -> Result<StoreIdentity, StorageEr
 /// none of it.
 pub(crate) fn write(db: &Db, identity: &StoreIdentity) -> Result<(), StorageError> {
     db.put_flushed(IDENTITY_FAMILY, KEY, &identity.encode_to_vec(), "write the store's identity")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Store, StoreOptions};
+
+    #[test]
+    fn a_newer_format_in_either_store_is_refused() {
+        for newer in [StoreName::Raft, StoreName::Data] {
+            let dir = tempfile::tempdir().unwrap();
+            let open = || Store::open(dir.path(), StoreOptions::default());
+            let store = open().unwrap();
+            let db = if newer == StoreName::Raft { store.raft.db() } else { store.data.db() };
+            write(db, &StoreIdentity { format: FORMAT + 1, ..store.identity() }).unwrap();
+            drop(store);
+            let refused = open().err().expect("refused");
+            assert!(
+                matches!(refused, StorageError::FormatTooNew { found, known } if (found, known) == (FORMAT + 1, FORMAT))
+            );
+            let refused = crate::inspect::StoppedNode::open(dir.path()).err().expect("refused");
+            assert!(matches!(refused, StorageError::FormatTooNew { .. }), "{refused}");
+        }
+    }
 }

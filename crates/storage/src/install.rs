@@ -19,7 +19,7 @@ use prost::Message as _;
 use std::path::{Path, PathBuf};
 
 /// Name of the mark that is in `raft/` while a snapshot is being installed.
-const MARK: &str = "install";
+pub(crate) const MARK: &str = "install";
 
 impl Store {
     /// Replaces everything that this node has of a shard by a snapshot whose files are in `dir`.

@@ -20,13 +20,19 @@ mod data;
 mod engine;
 mod error;
 mod files;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod identity;
+pub mod inspect;
 mod install;
 mod options;
+mod physical;
 mod raft;
 #[cfg(feature = "simulation")]
 mod sim;
 mod snapshot;
+mod space;
 mod store;
 
 pub use data::{DataBatch, DataStore, DataView, ScanResult, ScanRow, Version};
@@ -34,8 +40,10 @@ pub use engine::EngineStats;
 pub use error::{StorageError, StoreName};
 pub use files::{FileReader, FileWriter, Files};
 pub use options::{FatalHook, StoreOptions};
+pub use physical::Damage;
 pub use raft::{RaftLog, RaftLogStore, SyncDone, SyncStats};
 #[cfg(feature = "simulation")]
 pub use sim::{SimDisk, SimDiskOptions, SimDiskStats};
 pub use snapshot::{read_manifest, verify_snapshot};
-pub use store::{Store, StoreClosed};
+pub use space::{DiskFull, DiskLevel, DiskSpace};
+pub use store::{Store, StoreClosed, StoreMemory};

@@ -7,6 +7,7 @@
 use crate::data::{DataStore, DataView, Family, Span, ledger_span};
 use crate::engine::{Reach, Scan};
 use crate::{Files, StorageError};
+use bytes::Bytes;
 use meridian_proto::internal::v1::{ShardState, SnapshotFile, SnapshotManifest};
 use meridian_types::{KeyRange, ShardId, TableId};
 use prost::Message as _;
@@ -98,13 +99,17 @@ fn write_manifest(files: &Files, dir: &Path, manifest: &SnapshotManifest) -> Res
 /// Reads the manifest of a folder in which a snapshot was built.
 pub fn read_manifest(files: &Files, dir: &Path) -> Result<SnapshotManifest, StorageError> {
     let path = dir.join(MANIFEST);
-    let framed = files.read(&path)?;
     let bad = || StorageError::corrupt(format!("snapshot manifest {}", path.display()));
-    let (crc, body) = framed.split_first_chunk().ok_or_else(bad)?;
+    decode_manifest(&files.read(&path)?).ok_or_else(bad)
+}
+
+/// Decodes a manifest's file, if its checksum is right.
+pub(crate) fn decode_manifest(framed: &Bytes) -> Option<SnapshotManifest> {
+    let (crc, body) = framed.split_first_chunk()?;
     if u32::from_be_bytes(*crc) != crc32c::crc32c(body) {
-        return Err(bad());
+        return None;
     }
-    SnapshotManifest::decode(framed.slice_ref(body)).map_err(|_| bad())
+    SnapshotManifest::decode(framed.slice_ref(body)).ok()
 }
 
 /// Checks that the files which the manifest names are in `dir`, whole and as they were built. The manifest may come
@@ -138,7 +143,7 @@ pub fn verify_snapshot(files: &Files, dir: &Path, manifest: &SnapshotManifest) -
     Ok(())
 }
 
-fn is_plain(name: &str) -> bool {
+pub(crate) fn is_plain(name: &str) -> bool {
     let mut parts = Path::new(name).components();
     matches!((parts.next(), parts.next()), (Some(Component::Normal(part)), None) if part == name)
 }

@@ -1,10 +1,11 @@
 //! Opens a data directory.
 
 use crate::data::DataStore;
+use crate::engine::Db;
 use crate::error::{StorageError, StoreName};
 use crate::options::StoreOptions;
 use crate::raft::RaftLogStore;
-use crate::{Files, identity};
+use crate::{Damage, DiskSpace, Files, identity};
 use meridian_proto::internal::v1::StoreIdentity;
 use meridian_types::NodeId;
 use rocksdb::Cache;
@@ -28,6 +29,20 @@ pub struct Store {
     pub data: DataStore,
     dir: Arc<PathBuf>,
     identity: Arc<Mutex<StoreIdentity>>,
+    /// Absent on a simulated disk.
+    cache: Option<Cache>,
+    space: DiskSpace,
+}
+
+/// What a store has in memory, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StoreMemory {
+    /// The block cache with everything that is charged to it, memtables included.
+    pub cache: u64,
+    /// Memtables of the raft log.
+    pub raft_memtables: u64,
+    /// Memtables of the data.
+    pub data_memtables: u64,
 }
 
 /// Tells when a [`Store`] is closed. Does not keep it open.
@@ -57,7 +72,10 @@ impl Store {
         let unfinished = dir.join(CREATING).exists();
         let (raft, data) = match (found(StoreName::Raft), found(StoreName::Data)) {
             _ if unfinished => create(dir, &options, &cache)?,
-            (false, false) => create(dir, &options, &cache)?,
+            (false, false) => {
+                never_used(dir)?;
+                create(dir, &options, &cache)?
+            }
             (false, true) => return Err(StorageError::IdentityMissing { missing: StoreName::Raft }),
             (true, false) => return Err(StorageError::IdentityMissing { missing: StoreName::Data }),
             (true, true) => (
@@ -65,7 +83,12 @@ impl Store {
                 DataStore::open(&dir.join(StoreName::Data.folder()), &options, &cache)?,
             ),
         };
-        Self::of(raft, data, dir)
+        let folders = [StoreName::Raft, StoreName::Data].map(|store| dir.join(store.folder()));
+        let memtables = (options.raft_memtables_bytes + options.data_memtables_bytes) as u64;
+        let space = DiskSpace::open(folders.into(), memtables, options.disk_reserve_bytes)?;
+        let takes_writes = [raft.db(), data.db()].map(Db::probe);
+        space.when(Box::new(move || takes_writes.iter().all(|takes| takes())));
+        Self::of(raft, data, dir, Some(cache), space)
     }
 
     /// Opens the store on a simulated disk, or makes it if the disk is empty. `on_fatal` is called when a sync of
@@ -83,16 +106,23 @@ impl Store {
             identity::write(raft.db(), &identity)?;
             identity::write(data.db(), &identity)?;
         }
-        Self::of(raft, data, Path::new(crate::sim::DIR))
+        Self::of(raft, data, Path::new(crate::sim::DIR), None, disk.space().clone())
     }
 
-    fn of(raft: RaftLogStore, data: DataStore, dir: &Path) -> Result<Self, StorageError> {
+    fn of(
+        raft: RaftLogStore,
+        data: DataStore,
+        dir: &Path,
+        cache: Option<Cache>,
+        space: DiskSpace,
+    ) -> Result<Self, StorageError> {
         let identity = reconcile(&raft, &data)?;
         let files = data.db().files();
         files.create_dir(&dir.join(SNAPSHOTS))?;
         // Snapshots are synced inside it; its own name must not be lost under them.
         files.sync_dir(dir)?;
-        Ok(Self { raft, data, dir: Arc::new(dir.to_owned()), identity: Arc::new(Mutex::new(identity)) })
+        let (dir, identity) = (Arc::new(dir.to_owned()), Arc::new(Mutex::new(identity)));
+        Ok(Self { raft, data, dir, identity, cache, space })
     }
 
     /// What to wait for, after the last clone was dropped, before the directory is opened again.
@@ -124,6 +154,20 @@ impl Store {
         Ok(())
     }
 
+    /// What the store has in memory now.
+    pub fn memory(&self) -> Result<StoreMemory, StorageError> {
+        Ok(StoreMemory {
+            cache: self.cache.as_ref().map_or(0, |cache| cache.get_usage() as u64),
+            raft_memtables: self.raft.memtable_bytes()?,
+            data_memtables: self.data.memtable_bytes()?,
+        })
+    }
+
+    /// The room on the disk.
+    pub fn space(&self) -> &DiskSpace {
+        &self.space
+    }
+
     /// The data directory.
     pub fn dir(&self) -> &Path {
         &self.dir
@@ -151,6 +195,24 @@ impl Store {
     fn lock(&self) -> MutexGuard<'_, StoreIdentity> {
         self.identity.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Fails if there is anything where the stores would be: without CURRENT a database is not there for RocksDB, but what
+/// lies around it may be all that this node has acknowledged.
+fn never_used(dir: &Path) -> Result<(), StorageError> {
+    for store in [StoreName::Raft, StoreName::Data] {
+        let folder = dir.join(store.folder());
+        let empty = match std::fs::read_dir(&folder) {
+            Ok(mut files) => files.next().is_none(),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => true,
+            Err(error) => return Err(StorageError::file("list", &folder)(error)),
+        };
+        if !empty {
+            let what = "it is missing, and with it the database whose other files are there";
+            return Err(StorageError::corrupt(Damage::new(&folder.join("CURRENT"), 0, what).to_string()));
+        }
+    }
+    Ok(())
 }
 
 /// Makes both stores under the protection of the `CREATING` file, which is durably gone before anything is used.

@@ -1,4 +1,4 @@
-//! Evaluates one log entry's mutations against a shard's state.
+//! Evaluates the mutations of log entries against a shard's state.
 //!
 //! A mutation inside one shard is decided when its entry is applied: no locks, one consensus round. The decision
 //! is a function of the state, the entry's stamp and the mutation, and of nothing else: every replica, at every
@@ -56,13 +56,18 @@ impl ShardScope {
     }
 }
 
-/// Applies an entry's mutations; mutation `i` has the timestamp `ts + i`. Puts their effects into `batch`.
-///
-/// * `view`: the state before the entry. `last_ts`: the last timestamp that the shard's log has used before it.
-/// * Returns one outcome per mutation, in order.
-/// * An entry whose stamp is not above `last_ts` has no effect at all (S5): every mutation comes to
-///   [`StaleTimestamp`]. That means a fence was broken somewhere; the caller raises the alarm.
-/// * Cost: one ledger lookup per mutation, one read per key of its preconditions and reads. Blind writes read nothing.
+/// The mutations of one entry; mutation `i` has the timestamp `ts + i`.
+#[derive(Clone, Copy, Debug)]
+pub struct Stamped<'a> {
+    /// The last timestamp that the shard's log has used before this entry.
+    pub last_ts: Timestamp,
+    /// The first mutation's timestamp.
+    pub ts: Timestamp,
+    /// The mutations.
+    pub mutations: &'a [Mutation],
+}
+
+/// Applies one entry's mutations; see [`apply_all`].
 pub fn apply(
     scope: &ShardScope,
     view: &DataView,
@@ -71,22 +76,46 @@ pub fn apply(
     mutations: &[Mutation],
     batch: &mut DataBatch,
 ) -> Result<Vec<Outcome>, StorageError> {
-    let stamps = (ts.0..=u64::MAX).map(Timestamp);
-    if ts <= last_ts && !sabotaged(Sabotage::IgnoreApplyGuard) {
-        let stale = |(_, ts)| outcome(ts, Decision::StaleTimestamp(StaleTimestamp {}));
-        return Ok(mutations.iter().zip(stamps).map(stale).collect());
-    }
+    let outcomes = apply_all(scope, view, &[Stamped { last_ts, ts, mutations }], batch)?;
+    Ok(outcomes.into_iter().flatten().collect())
+}
+
+/// Applies the mutations of consecutive entries, as one after another would. Puts their effects into `batch`.
+///
+/// * `view`: the state before the first entry.
+/// * Returns one outcome per mutation, in order, for each entry.
+/// * An entry whose stamp is not above its `last_ts` has no effect at all (S5): every mutation comes to
+///   [`StaleTimestamp`]. That means a fence was broken somewhere; the caller raises the alarm.
+/// * How many entries are applied together is each replica's own business: every decision rests on the entry, its
+///   `last_ts` and the state that the entries before it have left (A1).
+/// * Cost: one ledger lookup per mutation, one read per key of its preconditions and reads. Blind writes read nothing.
+pub fn apply_all(
+    scope: &ShardScope,
+    view: &DataView,
+    entries: &[Stamped<'_>],
+    batch: &mut DataBatch,
+) -> Result<Vec<Vec<Outcome>>, StorageError> {
     let mut state = Overlay::new(scope, view, batch);
-    let mut previous = last_ts;
-    let mut outcomes = Vec::with_capacity(mutations.len());
-    for (mutation, ts) in mutations.iter().zip(stamps) {
-        if let Some(before) = ledger::forget_before(previous, ts) {
-            state.forget(before);
+    let mut all = Vec::with_capacity(entries.len());
+    for Stamped { last_ts, ts, mutations } in entries {
+        let stamps = (ts.0..=u64::MAX).map(Timestamp);
+        if ts <= last_ts && !sabotaged(Sabotage::IgnoreApplyGuard) {
+            let stale = |(_, ts)| outcome(ts, Decision::StaleTimestamp(StaleTimestamp {}));
+            all.push(mutations.iter().zip(stamps).map(stale).collect());
+            continue;
         }
-        outcomes.push(apply_one(scope, &mut state, ts, mutation)?);
-        previous = ts;
+        let mut previous = *last_ts;
+        let mut outcomes = Vec::with_capacity(mutations.len());
+        for (mutation, ts) in mutations.iter().zip(stamps) {
+            if let Some(before) = ledger::forget_before(previous, ts) {
+                state.forget(before);
+            }
+            outcomes.push(apply_one(scope, &mut state, ts, mutation)?);
+            previous = ts;
+        }
+        all.push(outcomes);
     }
-    Ok(outcomes)
+    Ok(all)
 }
 
 /// Steps 1 to 3, and the record of whatever the rest decides.

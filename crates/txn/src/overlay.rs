@@ -1,6 +1,6 @@
-//! A shard's state as the mutations of one log entry see it: what is stored, and over it what earlier mutations
-//! of the same entry have done. The effects go into the batch as they come, and reach the store with it; what of them a
-//! later mutation may ask for is kept here until then.
+//! A shard's state as the mutations of a log entry see it: what is stored, and over it what earlier mutations of the
+//! entries that are applied together have done. The effects go into the batch as they come, and reach the store with it;
+//! what of them a later mutation may ask for is kept here until then.
 
 use crate::apply::ShardScope;
 use bytes::Bytes;
@@ -11,15 +11,15 @@ use meridian_types::{RequestId, TableId, Timestamp};
 use prost::Message as _;
 use std::collections::HashMap;
 
-/// Stored state plus the effects of the entry so far.
+/// Stored state plus the effects of the entries so far.
 pub(crate) struct Overlay<'a> {
     scope: &'a ShardScope,
     view: &'a DataView,
     batch: &'a mut DataBatch,
-    /// The newest version of every key written by this entry.
+    /// The newest version of every key written by these entries.
     versions: HashMap<Bytes, Version>,
     records: HashMap<RequestId, LedgerRecord>,
-    /// Ledger records of ids issued before this are dropped by this entry.
+    /// Ledger records of ids issued before this are dropped by these entries.
     forgotten: Timestamp,
     /// An encoded record, for its memory.
     scratch: Vec<u8>,

@@ -37,6 +37,13 @@ pub struct Page {
     pub reveals: Timestamp,
 }
 
+impl Page {
+    /// Bytes of its keys and values.
+    pub fn bytes(&self) -> usize {
+        self.rows.iter().map(|r| r.key.len() + r.value.len()).sum()
+    }
+}
+
 impl ReadPlan {
     /// The plan of a request between nodes.
     pub fn from_proto(what: &What) -> Result<Self, Error> {

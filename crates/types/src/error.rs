@@ -52,6 +52,8 @@ pub enum Reason {
     OutcomeUnknown,
     /// The node has as much work as it accepts.
     Overloaded,
+    /// The disk of the shard's leader, or of most of its voters, is nearly full: writes are refused until there is room.
+    DiskFull,
     /// This node's clock is unsafe and the request rests on it.
     ClockUnsafe,
     /// The data is not what was written: a checksum failed, or an entry could not be read.
@@ -62,7 +64,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, for tables and tests.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::BadRequest,
         Self::KeyTooLarge,
         Self::ValueTooLarge,
@@ -80,6 +82,7 @@ impl Reason {
         Self::NoQuorum,
         Self::OutcomeUnknown,
         Self::Overloaded,
+        Self::DiskFull,
         Self::ClockUnsafe,
         Self::Corruption,
         Self::Internal,
@@ -105,6 +108,7 @@ impl Reason {
             Self::NoQuorum => "NO_QUORUM",
             Self::OutcomeUnknown => "OUTCOME_UNKNOWN",
             Self::Overloaded => "OVERLOADED",
+            Self::DiskFull => "DISK_FULL",
             Self::ClockUnsafe => "CLOCK_UNSAFE",
             Self::Corruption => "CORRUPTION",
             Self::Internal => "INTERNAL",
@@ -126,7 +130,7 @@ impl Reason {
 
     /// Whether the same request, under the same request id, may succeed if it is sent again.
     pub fn is_retryable(self) -> bool {
-        matches!(self, Self::NoQuorum | Self::OutcomeUnknown | Self::Overloaded | Self::ClockUnsafe)
+        matches!(self, Self::NoQuorum | Self::OutcomeUnknown | Self::Overloaded | Self::DiskFull | Self::ClockUnsafe)
     }
 }
 

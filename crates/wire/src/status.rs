@@ -8,6 +8,7 @@
 
 use meridian_types::{Error, Fate, Reason};
 use std::collections::HashMap;
+use std::time::Duration;
 use tonic::{Code, ConnectError, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
@@ -15,6 +16,11 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 pub const DOMAIN: &str = "meridian";
 /// `ErrorInfo.metadata` key that says what became of the request.
 pub const OUTCOME: &str = "outcome";
+
+/// After this time an overloaded node may have room again.
+const OVERLOADED_RETRY: Duration = Duration::from_millis(100);
+/// After this time the leadership may have moved to a node whose disk has room.
+const DISK_FULL_RETRY: Duration = Duration::from_secs(1);
 
 const NOT_APPLIED: &str = "not_applied";
 const UNKNOWN: &str = "unknown";
@@ -44,7 +50,7 @@ pub fn code(reason: Reason) -> Code {
         Reason::RequestIdExpired => Code::Aborted,
         Reason::NoQuorum | Reason::ClockUnsafe => Code::Unavailable,
         Reason::OutcomeUnknown => Code::DeadlineExceeded,
-        Reason::Overloaded => Code::ResourceExhausted,
+        Reason::Overloaded | Reason::DiskFull => Code::ResourceExhausted,
         Reason::Corruption => Code::DataLoss,
         Reason::Internal => Code::Internal,
     }
@@ -57,8 +63,17 @@ pub fn to_status(error: &Error) -> Status {
         Fate::Unknown => UNKNOWN,
     };
     let metadata = HashMap::from([(OUTCOME.to_owned(), outcome.to_owned())]);
-    let details = ErrorDetails::with_error_info(error.reason.name(), DOMAIN, metadata);
+    let mut details = ErrorDetails::with_error_info(error.reason.name(), DOMAIN, metadata);
+    if let Some(after) = retry_after(error.reason) {
+        details.set_retry_info(Some(after));
+    }
     Status::with_error_details(code(error.reason), error.message.clone(), details)
+}
+
+/// The hint (`google.rpc.RetryInfo`) of errors that pass when others' work is done.
+fn retry_after(reason: Reason) -> Option<Duration> {
+    let hints = [(Reason::Overloaded, OVERLOADED_RETRY), (Reason::DiskFull, DISK_FULL_RETRY)];
+    hints.into_iter().find(|(of, _)| *of == reason).map(|(_, after)| after)
 }
 
 /// The error that `status` carries, or, for a status that Meridian did not make, the most that can be claimed

@@ -1,6 +1,7 @@
 //! What an invariant sees of a simulation, and how it says that it is broken.
 
 use meridian_probe::Event;
+use meridian_storage::DiskLevel;
 use meridian_types::{NodeId, ShardId};
 use std::fmt;
 
@@ -20,6 +21,8 @@ pub enum What<'a> {
     Started,
     /// A node's run ended; nothing more comes from it until it starts again.
     Stopped(Stop),
+    /// The node's disk is as full as this from now on; said again when the node, or its disk, goes on after it stood still.
+    Disk(DiskLevel),
     /// Something inside a node.
     Event(&'a Event),
 }

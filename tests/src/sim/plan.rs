@@ -1,5 +1,6 @@
 //! What a seed decides: the cluster, its distances, clocks and disks, the load, and which faults come when.
 
+use meridian_storage::DiskLevel;
 use meridian_types::NodeId;
 use rand::seq::{IndexedRandom as _, SliceRandom as _};
 use rand::{RngExt as _, SeedableRng as _};
@@ -49,6 +50,8 @@ pub(crate) enum Action {
     Stall { node: NodeId, stalled: bool },
     /// The node's next sync fails.
     FailSync { node: NodeId },
+    /// The node's disk is as full as this from now on.
+    Fill { node: NodeId, level: DiskLevel },
     /// The node's state is flushed and its log cut short, so that whoever lags needs a snapshot.
     Compact { node: NodeId },
 }
@@ -104,6 +107,9 @@ pub(crate) struct Plan {
     pub(crate) clocks_break: bool,
 }
 
+/// Disks that fill up: beside the others, so that what a seed decided before there were any stays as it was.
+const FULL: &str = "full";
+
 /// Kinds of faults; a seed takes some of them.
 const KINDS: [&str; 14] = [
     "leader",
@@ -133,8 +139,8 @@ pub struct Wish {
 
 impl Wish {
     /// The kinds of faults there are.
-    pub fn kinds() -> &'static [&'static str] {
-        &KINDS
+    pub fn kinds() -> Vec<&'static str> {
+        KINDS.into_iter().chain([FULL]).collect()
     }
 }
 
@@ -189,7 +195,35 @@ impl Plan {
             clocks_break,
         };
         plan.faults = faults(&mut rng, &plan);
+        plan.fill_disks(wish);
         plan
+    }
+
+    /// Lets disks fill up, in some seeds. Drawn from a sequence of its own.
+    fn fill_disks(&mut self, wish: &Wish) {
+        let mut rng = ChaCha8Rng::seed_from_u64(self.seed ^ 0x0066_756c_6c);
+        let wanted = match &wish.kinds {
+            Some(only) => only.iter().any(|kind| kind == FULL),
+            None => rng.random_ratio(1, 5),
+        };
+        if !wanted {
+            return;
+        }
+        self.kinds.push(FULL);
+        let levels = [DiskLevel::NearlyFull, DiskLevel::Full, DiskLevel::Critical];
+        let mut at = Duration::from_millis(rng.random_range(0..2_000));
+        while at < self.stormy {
+            let level = *levels.choose(&mut rng).unwrap_or(&DiskLevel::Full);
+            let end = (at + Duration::from_millis(rng.random_range(500..6_000))).min(self.stormy);
+            let one = NodeId(rng.random_range(1..=self.nodes.len() as u64));
+            let all = rng.random_ratio(1, 4);
+            for node in self.node_ids().filter(|node| all || *node == one) {
+                let fill = |level| Action::Fill { node, level };
+                self.faults.extend([(at, fill(level)), (end, fill(DiskLevel::Enough))]);
+            }
+            at += Duration::from_millis(rng.random_range(1_500..6_000));
+        }
+        self.faults.sort_by_key(|(at, _)| *at);
     }
 
     /// Node ids.

@@ -39,6 +39,7 @@ fn span(span: &KeySpan) -> String {
 pub(super) fn tell(what: &What<'_>, start: u64) -> String {
     match what {
         What::Started => "starts".to_owned(),
+        What::Disk(level) => format!("has a disk with {level:?} room"),
         What::Stopped(Stop::Killed) => "is killed".to_owned(),
         What::Stopped(Stop::PowerLost) => "loses its power".to_owned(),
         What::Event(event) => event_text(event, start),

@@ -18,7 +18,7 @@ use meridian_server::config::{FormConfig, FormMember, FormRtt, NodeConfig};
 use meridian_server::{Booted, Environment, boot};
 use meridian_storage::{SimDisk, SimDiskOptions, Store};
 use meridian_transport::Connect;
-use meridian_types::{NodeId, RegionId};
+use meridian_types::{MEMORY_MIN, NodeId, RegionId};
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use std::collections::{BTreeMap, BTreeSet};
@@ -143,6 +143,8 @@ impl World {
             region: region.into(),
             form: Some(form.clone()),
             advertise: Some(address(node)),
+            // Of the simulated machine, not of the one that simulates it.
+            memory_bytes: Some(MEMORY_MIN),
             ..NodeConfig::default()
         };
         let source = SimulatedSource::new(clock.bound);

@@ -9,6 +9,7 @@ use meridian_bench::{
     tables,
 };
 use meridian_server::cluster_file::ClusterFile;
+use meridian_server::config::parse_size;
 use meridian_server::dev::{DevCluster, DevOptions};
 use meridian_types::{Placement, RegionId};
 use meridian_wan::Topology;
@@ -29,6 +30,9 @@ pub(crate) struct Args {
     /// Nodes in each region of that topology.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
     nodes_per_region: Option<u32>,
+    /// Memory budget of each node of that topology, e.g. 512MiB.
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    memory: Option<u64>,
     /// ycsb-a .. ycsb-f (or a letter), write, read.
     #[arg(long, default_value = "ycsb-a")]
     workload: Workload,
@@ -150,7 +154,8 @@ pub(crate) async fn run_bench(context: &Context, args: Args) -> anyhow::Result<(
         None => {
             note(format!("starting {}...", args.topology));
             let topology = Some(Topology::preset_or_load(&args.topology)?);
-            let dev = DevOptions { topology, nodes_per_region: args.nodes_per_region, ..DevOptions::default() };
+            let (nodes_per_region, memory_bytes) = (args.nodes_per_region, args.memory);
+            let dev = DevOptions { topology, nodes_per_region, memory_bytes, ..DevOptions::default() };
             let cluster = tokio::select! {
                 started = DevCluster::start(dev) => started?,
                 () = asked_to_stop.wait() => return Ok(()),

@@ -5,6 +5,7 @@ use crate::output::{self, Format, data, note};
 use crate::signal;
 use comfy_table::Cell;
 use meridian_server::cluster_file::ClusterFile;
+use meridian_server::config::parse_size;
 use meridian_server::dev::{CLUSTER_FILE, DevCluster, DevOptions};
 use meridian_wan::Topology;
 use std::path::{Path, PathBuf};
@@ -31,6 +32,9 @@ pub(crate) struct Args {
     /// Where to write what other programs need to know; DIR/cluster.json, or ./cluster.json without --data.
     #[arg(long, value_name = "FILE")]
     cluster_file: Option<PathBuf>,
+    /// Memory budget of each node, e.g. 512MiB; by default a share of a quarter of this machine's.
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    memory: Option<u64>,
     /// Decides the links' jitter.
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -51,6 +55,7 @@ impl Args {
             cluster_file: self.cluster_file.or_else(without_data),
             data: self.data,
             seed: self.seed,
+            memory_bytes: self.memory,
             ..DevOptions::default()
         })
     }

@@ -2,6 +2,7 @@
 
 pub(crate) mod bench;
 pub(crate) mod bootstrap;
+pub(crate) mod debug;
 pub(crate) mod demo;
 pub(crate) mod dev;
 pub(crate) mod export;
@@ -33,5 +34,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Status(args) => status::run(&context, args).await,
         Command::Transfer(args) => transfer::run(&context, args).await,
         Command::Link(args) => link::run(&context, args).await,
+        // Works on files, and may take long.
+        Command::Debug(args) => tokio::task::block_in_place(|| debug::run(&context, args)),
     }
 }

@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail};
 use clap::builder::PossibleValuesParser;
 use clap::builder::TypedValueParser as _;
 use meridian_clock::SourceKind;
-use meridian_server::config::NodeConfig;
+use meridian_server::config::{NodeConfig, parse_size};
 use meridian_server::processes::READY_LINE;
 use meridian_server::{Listeners, RunningNode};
 use meridian_types::NodeId;
@@ -50,6 +50,12 @@ pub(crate) struct Args {
     /// An address to dial instead of a node's advertised one; may be repeated.
     #[arg(long, value_name = "ADVERTISED=DIAL", value_parser = dial_via)]
     dial_via: Vec<(String, String)>,
+    /// The node's memory budget, e.g. 512MiB; a quarter of the machine's memory within limits if nothing says otherwise.
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    memory: Option<u64>,
+    /// Free disk space below which the node takes no writes, e.g. 1GiB.
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    disk_reserve: Option<u64>,
     /// Listen beyond loopback although nothing is encrypted or authenticated.
     #[arg(long)]
     insecure: bool,
@@ -102,6 +108,8 @@ impl Args {
         set(&mut config.clock.source, self.clock);
         set(&mut config.clock.bound, self.clock_bound);
         set(&mut config.clock.max_offset, self.max_clock_offset);
+        set(&mut config.memory_bytes, self.memory.map(Some));
+        set(&mut config.disk_reserve_bytes, self.disk_reserve.map(Some));
         config.dial_via.extend(self.dial_via);
         config.insecure |= self.insecure;
         match config.validate() {

@@ -28,6 +28,7 @@ pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<()> {
         Format::Human => {
             output::data(format!("cluster {}, as {} sees it", status.cluster_id, NodeId(status.served_by)))?;
             output::data(format!("\n{}", nodes_table(&status)))?;
+            output::data(format!("\nMemory and disk\n{}", resources_table(&status)))?;
             output::data(format!("\nRound trips\n{}", rtt_table(&status)))?;
             Ok(output::data(format!("\nShards\n{}", shards_table(&status)))?)
         }
@@ -55,6 +56,55 @@ fn nodes_table(status: &pb::GetStatusReply) -> String {
         ]);
     }
     t.to_string()
+}
+
+/// A size as people read it; what is unknown is a dash.
+fn size(bytes: u64) -> String {
+    if bytes == 0 { "-".into() } else { bytesize::ByteSize::b(bytes).display().iec().to_string() }
+}
+
+fn resources_table(status: &pb::GetStatusReply) -> String {
+    let mut t = output::table([
+        "node",
+        "budget",
+        "resident",
+        "cache",
+        "memtables",
+        "log entries",
+        "in flight",
+        "refused",
+        "disk free",
+        "reserve",
+        "disk",
+    ]);
+    for node in status.nodes.iter().filter(|n| n.reachable) {
+        let (m, disk) = (node.memory.unwrap_or_default(), node.disk.unwrap_or_default());
+        let of = |used: u64, most: u64| format!("{} / {}", size(used), size(most));
+        t.add_row(vec![
+            Cell::new(NodeId(node.node)),
+            number(size(m.budget)),
+            number(size(m.resident)),
+            number(of(m.cache, m.cache_max)),
+            number(size(m.raft_memtables + m.data_memtables)),
+            number(of(m.log_entries, m.log_entries_max)),
+            number(of(m.in_flight, m.in_flight_max)),
+            number(m.refused),
+            number(size(disk.free)),
+            number(size(disk.reserve)),
+            Cell::new(disk_level(disk.level())),
+        ]);
+    }
+    t.to_string()
+}
+
+/// What is refused for the lack of room.
+fn disk_level(level: pb::DiskLevel) -> &'static str {
+    match level {
+        pb::DiskLevel::Enough => "enough",
+        pb::DiskLevel::NearlyFull => "NEARLY FULL",
+        pb::DiskLevel::Full => "FULL",
+        pb::DiskLevel::Critical => "CRITICAL",
+    }
 }
 
 /// The regions, in the order in which nodes name them.
@@ -146,9 +196,31 @@ fn node_json(node: &pb::NodeStatus) -> Value {
         "reachable": node.reachable,
         "uptime_ns": node.uptime_ns,
         "clock": clock,
+        "memory": node.memory.as_ref().map(memory_json),
+        "disk": node.disk.as_ref().map(disk_json),
         "rtts": rtts,
         "shards": node.shards.iter().map(shard_json).collect::<Vec<_>>(),
     })
+}
+
+fn memory_json(m: &pb::MemoryStatus) -> Value {
+    json!({
+        "budget": m.budget,
+        "resident": m.resident,
+        "cache": m.cache,
+        "cache_max": m.cache_max,
+        "raft_memtables": m.raft_memtables,
+        "data_memtables": m.data_memtables,
+        "log_entries": m.log_entries,
+        "log_entries_max": m.log_entries_max,
+        "in_flight": m.in_flight,
+        "in_flight_max": m.in_flight_max,
+        "refused": m.refused,
+    })
+}
+
+fn disk_json(d: &pb::DiskStatus) -> Value {
+    json!({ "free": d.free, "reserve": d.reserve, "level": disk_level(d.level()).to_lowercase() })
 }
 
 fn shard_json(shard: &pb::ShardStatus) -> Value {
@@ -196,6 +268,8 @@ mod tests {
             reachable: true,
             clock: Some(clock),
             rtts: rtts.iter().map(|(node, rtt_ns)| pb::PeerRtt { node: *node, rtt_ns: *rtt_ns }).collect(),
+            memory: Some(pb::MemoryStatus { budget: 512 << 20, resident: 100 << 20, refused: 3, ..Default::default() }),
+            disk: Some(pb::DiskStatus { free: 200 << 20, reserve: 300 << 20, level: pb::DiskLevel::NearlyFull.into() }),
             shards: vec![shard],
             ..Default::default()
         }
@@ -236,6 +310,19 @@ mod tests {
         assert!(line("n1").contains("2.00 ms") && !line("n1").contains("UNSAFE"), "{text}");
         assert!(line("n2").contains("UNSAFE"), "{text}");
         assert!(line("n4").contains("UNREACHABLE"), "{text}");
+    }
+
+    #[test]
+    fn budgets_stand_beside_what_is_used() {
+        let text = resources_table(&status());
+        for part in ["512.0 MiB", "100.0 MiB", "NEARLY FULL", "200.0 MiB", "300.0 MiB"] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        assert!(!text.contains("n4"), "a node that does not answer tells nothing: {text}");
+        let json = status_json(&status());
+        assert_eq!(json["nodes"][0]["memory"]["budget"], 512 << 20);
+        assert_eq!(json["nodes"][0]["disk"]["level"], "nearly full");
+        assert_eq!(json["nodes"][3]["memory"], Value::Null);
     }
 
     #[test]

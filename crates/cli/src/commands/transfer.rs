@@ -26,7 +26,7 @@ pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<()> {
 }
 
 /// A number, with or without the letter that marks its kind.
-fn id(text: &str, letter: char) -> Result<u64, String> {
+pub(crate) fn id(text: &str, letter: char) -> Result<u64, String> {
     let digits = text.strip_prefix(letter).unwrap_or(text);
     digits.parse().map_err(|_| format!("`{text}` is not an id like {letter}3"))
 }

@@ -6,6 +6,7 @@
 use super::{Decision, Leadership, Proposal, Stage};
 use crate::delay::delay;
 use crate::error::{ConsensusError, NotLeader};
+use crate::memory::Charge;
 use crate::raft_types::{Applied, Command, Completion, EntryResponder, Raftish};
 use meridian_clock::Mono;
 use meridian_probe::{Event, Sabotage, emit, sabotaged};
@@ -41,7 +42,7 @@ impl Leadership {
         command: pb::Command,
     ) -> Result<oneshot::Receiver<Completion<ClientWriteResult<Raftish>>>, ConsensusError> {
         let (responder, done) = EntryResponder::new(self.parts.shard);
-        let mut write = self.parts.raft.write(Command(Arc::new(command))).responder(responder);
+        let mut write = self.parts.raft.write(Command::new(command)).responder(responder);
         if sabotaged(Sabotage::ProposeUnfenced) {
             delay(self.parts.lease * 4).await;
         } else {
@@ -61,11 +62,13 @@ impl Leadership {
         let mut floor = Timestamp::ZERO;
         let mut waiting = Vec::with_capacity(batch.len());
         let mut mutations = Vec::with_capacity(batch.len());
+        let mut charges = Vec::with_capacity(batch.len());
         for proposal in batch {
             span.extend(proposal.span);
             floor = floor.max(proposal.floor);
             waiting.push((proposal.arrived, proposal.reply));
             mutations.push(proposal.mutation);
+            charges.push(proposal.charge);
         }
         // Sampled after the last request of the batch was taken from the queue (S2).
         let latest = early.unwrap_or_else(|| self.parts.clock.now().latest);
@@ -74,7 +77,7 @@ impl Leadership {
         let handed = Mono::now();
         match self.hand_over(pb::Command { ts: ts.0, body }).await {
             Ok(done) => {
-                tokio::spawn(complete(self.clone(), ts, done, waiting, handed));
+                tokio::spawn(complete(self.clone(), ts, done, waiting, handed, charges));
             }
             Err(e) => {
                 let why = e.to_string();
@@ -204,13 +207,15 @@ async fn done_or_dropped<T>(
     done.await
 }
 
-/// Waits for the result of the entry whose first stamp is `ts`, and answers its clients.
+/// Waits for the result of the entry whose first stamp is `ts`, and answers its clients. Their charges are given back
+/// when the entry is not in flight any more.
 async fn complete(
     this: Arc<Leadership>,
     ts: Timestamp,
     done: oneshot::Receiver<Completion<ClientWriteResult<Raftish>>>,
     mut waiting: Vec<Waiting>,
     handed: Mono,
+    charges: Vec<Charge>,
 ) {
     let completion = if sabotaged(Sabotage::DropInFlight) {
         done_or_dropped(&this, ts, done, &mut waiting).await
@@ -218,6 +223,7 @@ async fn complete(
         done.await
     };
     let applied = Mono::now();
+    drop(charges);
     let fail = |waiting: Vec<Waiting>, error: &dyn Fn() -> ConsensusError| {
         for (_, reply) in waiting {
             let _ = reply.send(Err(error()));

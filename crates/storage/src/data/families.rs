@@ -10,12 +10,6 @@ const BLOOM_BITS: f64 = 10.0;
 /// Part of a versions memtable that its bloom filter takes.
 const MEMTABLE_BLOOM_RATIO: f64 = 0.05;
 
-/// Memtable of the ledger; records are small.
-const LEDGER_BUFFER_BYTES: usize = 16 << 20;
-
-/// Memtable of the positions; there is one per shard, overwritten in place of time.
-const SHARDS_BUFFER_BYTES: usize = 8 << 20;
-
 /// A column family with data of shards. The default family holds only the store's identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Family {
@@ -49,6 +43,9 @@ impl Family {
 pub(crate) fn options(family: Family, store: &StoreOptions, cache: &Cache) -> Options {
     let mut table = BlockBasedOptions::default();
     table.set_block_cache(cache);
+    // Else the indexes of all open files would be memory that nothing bounds.
+    table.set_cache_index_and_filter_blocks(true);
+    table.set_pin_l0_filter_and_index_blocks_in_cache(true);
     table.set_bloom_filter(BLOOM_BITS, false);
     let mut options = Options::default();
     options.set_max_write_buffer_number(i32::from(store.write_buffers_max));
@@ -63,8 +60,8 @@ pub(crate) fn options(family: Family, store: &StoreOptions, cache: &Cache) -> Op
             options.set_memtable_prefix_bloom_ratio(MEMTABLE_BLOOM_RATIO);
             options.set_write_buffer_size(store.data_write_buffer_bytes);
         }
-        Family::Ledger => options.set_write_buffer_size(LEDGER_BUFFER_BYTES),
-        Family::Shards => options.set_write_buffer_size(SHARDS_BUFFER_BYTES),
+        Family::Ledger => options.set_write_buffer_size(store.ledger_write_buffer_bytes),
+        Family::Shards => options.set_write_buffer_size(store.shards_write_buffer_bytes),
     }
     options.set_block_based_table_factory(&table);
     options

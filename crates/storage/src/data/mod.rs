@@ -16,4 +16,7 @@ pub use view::{DataView, Version};
 
 pub(crate) use families::Family;
 pub(crate) use key::Span;
-pub(crate) use records::ledger_span;
+pub(crate) use records::{decode_ledger_key, ledger_span};
+pub(crate) use store::decode_version;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use {records::ledger as ledger_key, store::encode_version};

@@ -22,7 +22,7 @@ pub(super) fn shard_of(key: &[u8]) -> Result<ShardId, StorageError> {
 }
 
 /// Key of one record of the request ledger.
-pub(super) fn ledger(shard: ShardId, id: &RequestId) -> [u8; LEDGER_LEN] {
+pub(crate) fn ledger(shard: ShardId, id: &RequestId) -> [u8; LEDGER_LEN] {
     let mut key = [0; LEDGER_LEN];
     key[..8].copy_from_slice(&position(shard));
     key[8..].copy_from_slice(&id.to_bytes());
@@ -38,6 +38,15 @@ pub(crate) fn ledger_span(shard: ShardId) -> Span {
 pub(super) fn ledger_before(shard: ShardId, time: Timestamp) -> Span {
     let first_kept = RequestId { time, client: 0, sequence: 0 };
     Span { start: position(shard).to_vec(), end: Some(ledger(shard, &first_kept).to_vec()) }
+}
+
+/// The shard and the request that a ledger record is of.
+pub(crate) fn decode_ledger_key(key: &[u8]) -> Result<(ShardId, RequestId), StorageError> {
+    let bad = || StorageError::corrupt(format!("a ledger record under a key of {} bytes", key.len()));
+    let key: &[u8; LEDGER_LEN] = key.try_into().map_err(|_| bad())?;
+    let number = |n: usize| u64::from_be_bytes(std::array::from_fn(|byte| key[8 * n + byte]));
+    let id = RequestId { time: Timestamp(number(1)), client: number(2), sequence: number(3) };
+    Ok((ShardId(number(0)), id))
 }
 
 /// Reads an encoded position.

@@ -2,13 +2,16 @@
 
 use super::batch::DataBatch;
 use super::families::{self, Family};
+use super::key;
 use super::records;
+use super::value;
 use super::view::DataView;
 use crate::engine::{Db, EngineStats, Reach, Rocks, Scan};
+use crate::inspect::StoredVersion;
 use crate::{StorageError, StoreOptions};
 use meridian_proto::internal::v1::ShardState;
 use meridian_types::{KeyRange, ShardId, TableId};
-use rocksdb::{Cache, Options};
+use rocksdb::{Cache, Options, WriteBufferManager};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -42,7 +45,15 @@ struct Inner {
 impl DataStore {
     pub(crate) fn open(path: &Path, options: &StoreOptions, cache: &Cache) -> Result<Self, StorageError> {
         let families = Family::ALL.map(|family| (family.name(), families::options(family, options, cache)));
-        let rocks = Rocks::open(path, &db_options(options), families.into(), false, "open the data store")?;
+        let rocks = Rocks::open(path, &db_options(options, cache), families.into(), false, "open the data store")?;
+        Self::on(Db::Rocks(Arc::new(rocks)))
+    }
+
+    /// Opens it without changing anything; writes fail.
+    pub(crate) fn open_for_reading(path: &Path, options: &StoreOptions, cache: &Cache) -> Result<Self, StorageError> {
+        let families = Family::ALL.map(|family| (family.name(), families::options(family, options, cache)));
+        let action = "open the data store for reading";
+        let rocks = Rocks::open_for_reading(path, &db_options(options, cache), families.into(), false, action)?;
         Self::on(Db::Rocks(Arc::new(rocks)))
     }
 
@@ -65,6 +76,12 @@ impl DataStore {
 
     /// Writes the batch into memory, all of it visible at once. Not durable until [`DataStore::flush`].
     pub fn write(&self, batch: DataBatch) -> Result<(), StorageError> {
+        self.write_ref(&batch)
+    }
+
+    /// As [`DataStore::write`], of a batch that may have to be written again: after [`StorageError::is_no_space`] nothing
+    /// of it was written, and it may be once there is room.
+    pub fn write_ref(&self, batch: &DataBatch) -> Result<(), StorageError> {
         let mut out = self.inner.db.batch();
         batch.write_into(&mut out);
         self.inner.db.write(out, "write to the data store")
@@ -82,14 +99,30 @@ impl DataStore {
         let _one_at_a_time = self.inner.flushing.lock().unwrap_or_else(PoisonError::into_inner);
         let positions = self.positions()?;
         self.inner.db.flush(&Family::ALL.map(Family::name))?;
-        *self.lock_durable() = positions;
+        let mut durable = self.lock_durable();
+        for (shard, position) in positions {
+            let known = durable.entry(shard).or_default();
+            // A position that was found on disk meanwhile may be newer than what was read before the flush.
+            if index(&position) >= index(known) {
+                *known = position;
+            }
+        }
         Ok(())
     }
 
-    /// The shard's position that is surely durable: the raft log is kept from there on. What is really on disk may
-    /// be newer.
+    /// The shard's position that is surely durable: the raft log is kept from there on. RocksDB flushes by itself as
+    /// well, so what is found on disk counts if it is newer than what the last [`DataStore::flush`] has reported. It never
+    /// goes back, except to `None` when the shard is cleared.
     pub fn durable(&self, shard: ShardId) -> Option<ShardState> {
-        self.lock_durable().get(&shard).cloned()
+        let mut durable = self.lock_durable();
+        let reported = durable.get_mut(&shard)?;
+        // What cannot be read now was durable all the same: then the report stands.
+        let found = self.inner.db.get_flushed(Family::Shards.name(), &records::position(shard)).ok().flatten();
+        let found = found.and_then(|bytes| records::decode_position(shard, &bytes).ok());
+        if let Some(newer) = found.filter(|found| index(found) > index(reported)) {
+            *reported = newer;
+        }
+        Some(reported.clone())
     }
 
     /// Bytes in memtables: what a flush would write, and a crash would have to replay.
@@ -130,6 +163,11 @@ impl DataStore {
         &self.inner.db
     }
 
+    /// The positions of all shards.
+    pub(crate) fn all_positions(&self) -> Result<BTreeMap<ShardId, ShardState>, StorageError> {
+        self.positions()
+    }
+
     fn positions(&self) -> Result<BTreeMap<ShardId, ShardState>, StorageError> {
         let mut positions = BTreeMap::new();
         let mut iter = self.inner.db.iter(Family::Shards.name(), Scan::all(Reach::Plain));
@@ -148,8 +186,36 @@ impl DataStore {
     }
 }
 
-fn db_options(options: &StoreOptions) -> Options {
+/// Index of the last entry that a position covers.
+fn index(position: &ShardState) -> u64 {
+    position.applied.map_or(0, |id| id.index)
+}
+
+/// One record of the versions, as it is stored.
+pub(crate) fn decode_version(key: &[u8], value: &[u8]) -> Result<(TableId, StoredVersion), StorageError> {
+    let (stem, ts) = key::split(key)?;
+    let (table, key) = key::decode_stem(stem)?;
+    Ok((table, StoredVersion { key, ts, value: value::to_owned(value)? }))
+}
+
+/// The other way round.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn encode_version(
+    table: TableId,
+    key: &[u8],
+    ts: meridian_types::Timestamp,
+    value: Option<&[u8]>,
+) -> (Vec<u8>, Vec<u8>) {
+    let (mut stored_key, mut stored_value) = (Vec::new(), Vec::new());
+    key::write_version(&mut stored_key, table, key, ts);
+    value::write(&mut stored_value, value);
+    (stored_key, stored_value)
+}
+
+fn db_options(options: &StoreOptions, cache: &Cache) -> Options {
     let mut db = Options::default();
+    let memtables = WriteBufferManager::new_write_buffer_manager_with_cache;
+    db.set_write_buffer_manager(&memtables(options.data_memtables_bytes, false, cache.clone()));
     db.create_if_missing(true);
     db.create_missing_column_families(true);
     db.set_atomic_flush(true);

@@ -5,6 +5,7 @@
 //! same code for both. Without the feature every enum here has one variant: it costs nothing.
 
 mod batch;
+pub(crate) mod guard;
 mod iter;
 mod rocks;
 mod stats;
@@ -25,6 +26,9 @@ use tokio::sync::watch;
 
 /// The family that holds the store's identity and nothing else; every database has it.
 pub(crate) const IDENTITY_FAMILY: &str = rocksdb::DEFAULT_COLUMN_FAMILY_NAME;
+
+/// The record that [`Db::probe`] writes, beside the identity.
+const PROBE: &[u8] = b"probe";
 
 /// Names of families are compiled in: one that a database does not have is a bug, not an input.
 pub(crate) type FamilyName = &'static str;
@@ -135,6 +139,26 @@ impl Db {
             #[cfg(feature = "simulation")]
             Self::Simulated(db) => db.put_flushed(family, key, value),
         }
+    }
+
+    /// The record under a key as it is durable: without what no flush has completed with.
+    pub(crate) fn get_flushed(&self, family: FamilyName, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
+        match self {
+            Self::Rocks(db) => db.get_flushed(family, key),
+            #[cfg(feature = "simulation")]
+            Self::Simulated(db) => db.get_flushed(family, key),
+        }
+    }
+
+    /// Asks whether the database takes writes, by writing a record past the write-ahead log. Does not keep it open.
+    pub(crate) fn probe(&self) -> impl Fn() -> bool + Send + Sync + use<> {
+        let db = match self {
+            Self::Rocks(db) => Arc::downgrade(db),
+            // A simulated disk takes all writes that it is given.
+            #[cfg(feature = "simulation")]
+            Self::Simulated(_) => std::sync::Weak::new(),
+        };
+        move || db.upgrade().is_none_or(|db| db.put_flushed(IDENTITY_FAMILY, PROBE, &[]).is_ok())
     }
 
     /// Bytes of what a flush would write.

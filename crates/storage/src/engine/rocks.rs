@@ -1,11 +1,12 @@
 //! RocksDB, as the seam wants it.
 
-use super::{EngineStats, FamilyName, IDENTITY_FAMILY, Iter};
+use super::{EngineStats, FamilyName, IDENTITY_FAMILY, Iter, guard};
 use crate::StorageError;
+use crate::physical::mark::Mark;
 use rocksdb::statistics::{StatsLevel, Ticker};
 use rocksdb::{
-    ColumnFamily, ColumnFamilyDescriptor, DB, FlushOptions, IngestExternalFileOptions, Options, Snapshot,
-    SstFileWriter, WriteBatch, WriteOptions,
+    ColumnFamily, ColumnFamilyDescriptor, DB, FlushOptions, IngestExternalFileOptions, Options, ReadOptions, ReadTier,
+    Snapshot, SstFileWriter, WriteBatch, WriteOptions,
 };
 use self_cell::self_cell;
 use std::path::{Path, PathBuf};
@@ -21,12 +22,17 @@ pub(crate) struct Rocks {
     families: Vec<(FamilyName, Options)>,
     /// What the database was opened with: RocksDB's counters hang on it.
     options: Options,
+    /// What completed syncs and flushes have covered.
+    pub(super) mark: Mark,
     // Dropped last: the database is closed by then.
     open: watch::Sender<()>,
 }
 
 impl Rocks {
     /// Opens a database with these families and the identity's; makes what is missing.
+    ///
+    /// * Errors: [`StorageError::Corrupt`] for a log that no crash has left so, and for one that lacks what was once
+    ///   durable; then nothing was changed.
     pub(crate) fn open(
         path: &Path,
         options: &Options,
@@ -34,6 +40,7 @@ impl Rocks {
         logged: bool,
         action: &'static str,
     ) -> Result<Self, StorageError> {
+        let noted = guard::before_open(path, logged)?;
         let mut options = options.clone();
         options.enable_statistics();
         // Counters only: they are kept per core and cost next to nothing, times and histograms do not.
@@ -44,7 +51,35 @@ impl Rocks {
             .map_err(StorageError::engine(action))?;
         let mut write = WriteOptions::default();
         write.disable_wal(!logged);
-        Ok(Self { db, write, families, options, open: watch::Sender::new(()) })
+        Ok(Self { db, write, families, options, mark: Mark::new(path, noted), open: watch::Sender::new(()) })
+    }
+
+    /// Opens a database for reading: no file of it is changed, and writes fail. What is in its write-ahead log is read
+    /// into memory.
+    ///
+    /// * Errors: as [`Rocks::open`].
+    pub(crate) fn open_for_reading(
+        path: &Path,
+        options: &Options,
+        families: Vec<(FamilyName, Options)>,
+        logged: bool,
+        action: &'static str,
+    ) -> Result<Self, StorageError> {
+        guard::before_open(path, logged)?;
+        let mut options = options.clone();
+        options.create_if_missing(false);
+        options.create_missing_column_families(false);
+        let identity = ColumnFamilyDescriptor::new(IDENTITY_FAMILY, Options::default());
+        let others = families.iter().map(|(name, options)| ColumnFamilyDescriptor::new(*name, options.clone()));
+        let db = DB::open_cf_descriptors_read_only(&options, path, std::iter::once(identity).chain(others), false)
+            .map_err(StorageError::engine(action))?;
+        let (write, mark) = (WriteOptions::default(), Mark::new(path, None));
+        Ok(Self { db, write, families, options, mark, open: watch::Sender::new(()) })
+    }
+
+    /// Sequence number of the last write that is visible.
+    pub(crate) fn latest_sequence(&self) -> u64 {
+        self.db.latest_sequence_number()
     }
 
     pub(super) fn watch_open(&self) -> watch::Receiver<()> {
@@ -66,12 +101,18 @@ impl Rocks {
     /// Writes the buffer of the write-ahead log to its file and syncs it: everything written before the call is durable
     /// on return.
     pub(crate) fn sync_log(&self) -> Result<(), StorageError> {
-        self.db.flush_wal(true).map_err(StorageError::engine("sync the raft log"))
+        let covered = self.latest_sequence();
+        self.db.flush_wal(true).map_err(StorageError::engine("sync the raft log"))?;
+        self.covered(covered);
+        Ok(())
     }
 
     pub(super) fn flush(&self, families: &[FamilyName]) -> Result<(), StorageError> {
         let families: Vec<_> = families.iter().map(|family| self.cf(family)).collect();
-        self.db.flush_cfs_opt(&families, &waiting()).map_err(StorageError::engine("flush the data store"))
+        let covered = self.latest_sequence();
+        self.db.flush_cfs_opt(&families, &waiting()).map_err(StorageError::engine("flush the data store"))?;
+        self.covered(covered);
+        Ok(())
     }
 
     pub(super) fn put_flushed(&self, family: FamilyName, key: &[u8], value: &[u8]) -> Result<(), rocksdb::Error> {
@@ -79,6 +120,14 @@ impl Rocks {
         unlogged.disable_wal(true);
         self.db.put_cf_opt(self.cf(family), key, value, &unlogged)?;
         self.db.flush_cf_opt(self.cf(family), &waiting())
+    }
+
+    /// The record under a key as it is on disk: nothing that a flush has not completed with.
+    pub(super) fn get_flushed(&self, family: FamilyName, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
+        let mut persisted = ReadOptions::default();
+        persisted.set_read_tier(ReadTier::Persisted);
+        let found = self.db.get_cf_opt(self.cf(family), key, &persisted);
+        found.map_err(StorageError::engine("read what is flushed"))
     }
 
     pub(super) fn memtable_bytes(&self, family: FamilyName) -> Result<u64, StorageError> {

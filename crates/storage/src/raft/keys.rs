@@ -15,8 +15,8 @@ use meridian_types::ShardId;
 pub(super) const VOTE: u8 = 1;
 pub(super) const PURGED: u8 = 2;
 pub(super) const COMMITTED: u8 = 3;
-const MARK: u8 = 4;
-const ENTRY: u8 = 5;
+pub(super) const MARK: u8 = 4;
+pub(super) const ENTRY: u8 = 5;
 
 /// Bytes of shard and kind.
 const HEAD: usize = 9;
@@ -72,6 +72,12 @@ pub(super) fn shard_end(shard: ShardId) -> [u8; HEAD] {
 /// The shard that a key belongs to.
 pub(super) fn shard_of(key: &[u8]) -> Option<ShardId> {
     Some(ShardId(u64::from_be_bytes(*key.first_chunk()?)))
+}
+
+/// The kind of a record, and what follows it in the key.
+pub(super) fn kind_of(key: &[u8]) -> Option<(u8, &[u8])> {
+    let (kind, rest) = key.get(HEAD - 1..)?.split_first()?;
+    Some((*kind, rest))
 }
 
 /// The index in an entry's key.

@@ -12,5 +12,8 @@ mod store;
 mod sync;
 
 pub use log::RaftLog;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use record::{open_record, seal as seal_record};
 pub use store::RaftLogStore;
+pub(crate) use store::RawRecord;
 pub use sync::{SyncDone, SyncStats};

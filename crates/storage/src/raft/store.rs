@@ -3,13 +3,15 @@
 use super::ends::AllEnds;
 use super::log::RaftLog;
 use super::sync::{SyncQueue, SyncStats};
-use super::{SyncDone, keys};
+use super::{SyncDone, keys, record};
 #[cfg(feature = "simulation")]
 use crate::StoreName;
 use crate::engine::{Batch, Db, EngineStats, Reach, Rocks, Scan};
 use crate::{StorageError, StoreOptions};
+use bytes::Bytes;
 use meridian_types::ShardId;
-use rocksdb::{BlockBasedOptions, Cache, DBCompressionType, DBRecoveryMode, Options};
+use rocksdb::{BlockBasedOptions, Cache, DBCompressionType, DBRecoveryMode, Options, WriteBufferManager};
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -48,10 +50,19 @@ struct Inner {
 impl RaftLogStore {
     pub(crate) fn open(path: &Path, options: &StoreOptions, cache: &Cache) -> Result<Self, StorageError> {
         let families = vec![(LOG, log_options(options, cache))];
-        let db = Arc::new(Rocks::open(path, &db_options(options), families, true, "open the raft store")?);
+        let db = Arc::new(Rocks::open(path, &db_options(options, cache), families, true, "open the raft store")?);
         let synced = Arc::clone(&db);
         let sync = SyncQueue::start(move || synced.sync_log(), Arc::clone(&options.on_fatal))?;
         Ok(Self { inner: Arc::new(Inner { sync, db: Db::Rocks(db), ends: AllEnds::default() }) })
+    }
+
+    /// Opens it without changing anything; writes fail.
+    pub(crate) fn open_for_reading(path: &Path, options: &StoreOptions, cache: &Cache) -> Result<Self, StorageError> {
+        let families = vec![(LOG, log_options(options, cache))];
+        let action = "open the raft store for reading";
+        let db = Rocks::open_for_reading(path, &db_options(options, cache), families, true, action)?;
+        let sync = SyncQueue::start(|| Ok(()), Arc::clone(&options.on_fatal))?;
+        Ok(Self { inner: Arc::new(Inner { sync, db: Db::Rocks(Arc::new(db)), ends: AllEnds::default() }) })
     }
 
     #[cfg(feature = "simulation")]
@@ -84,6 +95,25 @@ impl RaftLogStore {
         }
         iter.status("list the shards of the raft store")?;
         Ok(shards)
+    }
+
+    /// Hands out every record of a shard in the order of their keys, with its payload if its checksum is right.
+    pub(crate) fn records_of<E: From<StorageError>>(
+        &self,
+        shard: ShardId,
+        mut each: impl FnMut(RawRecord, Result<Bytes, StorageError>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.check()?;
+        let (start, end) = (keys::shard_start(shard).to_vec(), keys::shard_end(shard).to_vec());
+        let mut iter = self.db().iter(LOG, Scan { start: Some(start), end: Some(end), reach: Reach::Plain });
+        iter.seek_to_first();
+        while let Some((key, value)) = iter.item() {
+            let record = RawRecord::of(key);
+            let payload = record::open(key, value, || format!("{record} of {shard}"));
+            each(record, payload)?;
+            iter.next();
+        }
+        Ok(iter.status("read the raft store")?)
     }
 
     /// Counts of the sync thread.
@@ -120,13 +150,63 @@ impl RaftLogStore {
         self.inner.sync.wait()
     }
 
+    /// Bytes in memtables.
+    pub fn memtable_bytes(&self) -> Result<u64, StorageError> {
+        self.db().memtable_bytes(LOG)
+    }
+
     pub(crate) fn db(&self) -> &Db {
         &self.inner.db
     }
 }
 
-fn db_options(options: &StoreOptions) -> Options {
+/// What a record of the raft store is, by its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum RawRecord {
+    Vote,
+    Purged,
+    Committed,
+    Mark(String),
+    Entry(u64),
+    /// Of a kind that this build does not know, or under a key that no build writes.
+    Unknown(u8),
+}
+
+impl RawRecord {
+    pub(crate) fn of(key: &[u8]) -> Self {
+        match keys::kind_of(key) {
+            Some((keys::VOTE, [])) => Self::Vote,
+            Some((keys::PURGED, [])) => Self::Purged,
+            Some((keys::COMMITTED, [])) => Self::Committed,
+            Some((keys::MARK, name)) => Self::Mark(String::from_utf8_lossy(name).into_owned()),
+            Some((keys::ENTRY, _)) => match keys::index_of(key) {
+                Some(index) => Self::Entry(index),
+                None => Self::Unknown(keys::ENTRY),
+            },
+            Some((kind, _)) => Self::Unknown(kind),
+            None => Self::Unknown(0),
+        }
+    }
+}
+
+impl fmt::Display for RawRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Vote => f.write_str("vote"),
+            Self::Purged => f.write_str("purged log id"),
+            Self::Committed => f.write_str("committed log id"),
+            Self::Mark(name) => write!(f, "mark `{name}`"),
+            Self::Entry(index) => write!(f, "entry {index}"),
+            Self::Unknown(kind) => write!(f, "record of the unknown kind {kind}"),
+        }
+    }
+}
+
+fn db_options(options: &StoreOptions, cache: &Cache) -> Options {
     let mut db = Options::default();
+    // Never stalls writers: they are the tasks that also send heartbeats.
+    let memtables = WriteBufferManager::new_write_buffer_manager_with_cache;
+    db.set_write_buffer_manager(&memtables(options.raft_memtables_bytes, false, cache.clone()));
     db.create_if_missing(true);
     db.create_missing_column_families(true);
     // Damage before the last record stops the start: what was acknowledged is never silently cut off.
@@ -145,6 +225,7 @@ fn db_options(options: &StoreOptions) -> Options {
 fn log_options(options: &StoreOptions, cache: &Cache) -> Options {
     let mut table = BlockBasedOptions::default();
     table.set_block_cache(cache);
+    table.set_cache_index_and_filter_blocks(true);
     table.set_bloom_filter(BLOOM_BITS, false);
     let mut log = Options::default();
     log.set_block_based_table_factory(&table);

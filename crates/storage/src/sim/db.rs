@@ -70,6 +70,11 @@ impl SimDb {
         Ok(())
     }
 
+    pub(crate) fn get_flushed(&self, family: FamilyName, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
+        let mut disk = self.disk.alive(self.generation)?;
+        Ok(disk.instance(self.store).stable(family).and_then(|records| records.get(key)).map(|value| value.to_vec()))
+    }
+
     pub(crate) fn memtable_bytes(&self, family: FamilyName) -> Result<u64, StorageError> {
         Ok(self.disk.alive(self.generation)?.instance(self.store).pending_bytes(family))
     }

@@ -2,7 +2,7 @@
 
 use super::files::FileTree;
 use super::instance::Instance;
-use crate::{StorageError, StoreName};
+use crate::{DiskSpace, StorageError, StoreName};
 use bytes::Bytes;
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
@@ -68,6 +68,7 @@ pub struct SimDiskStats {
 pub struct SimDisk {
     disk: Arc<Mutex<Disk>>,
     stalled: Arc<watch::Sender<bool>>,
+    space: DiskSpace,
 }
 
 /// Everything behind the handle.
@@ -105,7 +106,8 @@ impl SimDisk {
             stats: SimDiskStats::default(),
         };
         disk.draw_flush();
-        Self { disk: Arc::new(Mutex::new(disk)), stalled: Arc::new(watch::Sender::new(false)) }
+        let stalled = Arc::new(watch::Sender::new(false));
+        Self { disk: Arc::new(Mutex::new(disk)), stalled, space: DiskSpace::simulated() }
     }
 
     /// The machine loses power: of `raft/` everything synced survives and a random prefix of the rest, of `data/`
@@ -143,6 +145,11 @@ impl SimDisk {
     /// Lets the next sync of the raft log fail, which poisons the store that asked for it.
     pub fn fail_next_sync(&self) {
         self.lock().fail_next_sync = true;
+    }
+
+    /// Its room: how full it is, a test decides. It stays so when the machine goes down.
+    pub fn space(&self) -> &DiskSpace {
+        &self.space
     }
 
     /// What has happened so far.

@@ -1,5 +1,7 @@
-//! The two engines side by side: the same operations get the same answers, also after a crash.
+//! The two engines side by side, and beside a model of what a store is: the same operations get the same answers, also
+//! after a crash.
 
+use crate::model::Model;
 use crate::support::{Machine, block_on, folder, quiet_disk, ship, state, waiter};
 use bytes::Bytes;
 use meridian_proto::internal::v1::SnapshotManifest;
@@ -12,7 +14,7 @@ const TABLE: TableId = TableId(3);
 
 /// One step of a run. Shards and keys are few, so that steps meet.
 #[derive(Clone, Debug)]
-enum Step {
+pub(crate) enum Step {
     Append {
         shard: u64,
         entries: u8,
@@ -60,7 +62,7 @@ enum Step {
 }
 
 #[derive(Clone, Debug)]
-enum Change {
+pub(crate) enum Change {
     Version { key: u8, ts: u64, value: Option<u8> },
     Ledger { shard: u64, time: u64 },
     Forget { shard: u64, time: u64 },
@@ -97,11 +99,11 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 /// A user key with the bytes that encodings have to escape.
-fn key(n: u8) -> Bytes {
+pub(crate) fn key(n: u8) -> Bytes {
     vec![n / 2, if n.is_multiple_of(2) { 0 } else { 0xff }, n].into()
 }
 
-fn range(start: u8, len: u8) -> KeyRange {
+pub(crate) fn range(start: u8, len: u8) -> KeyRange {
     KeyRange::new(key(start), (len < 10).then(|| key(start + len + 1))).unwrap()
 }
 
@@ -120,7 +122,7 @@ fn batch(changes: &[Change]) -> DataBatch {
     batch
 }
 
-fn id(time: u64) -> RequestId {
+pub(crate) fn id(time: u64) -> RequestId {
     RequestId { time: Timestamp(time), client: 1, sequence: time }
 }
 
@@ -228,19 +230,24 @@ impl Subject {
     }
 }
 
-fn show(value: &impl Debug) -> String {
+pub(crate) fn show(value: &impl Debug) -> String {
     format!("{value:?}")
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
     #[test]
-    fn both_engines_answer_alike(steps in prop::collection::vec(step(), 1..40)) {
+    fn both_engines_answer_as_the_model_does(steps in prop::collection::vec(step(), 1..40)) {
         let mut real = Subject::new(Machine::rocks());
         let mut simulated = Subject::new(Machine::Simulated(quiet_disk(1)));
+        let mut model = Model::default();
         for (n, step) in steps.iter().enumerate() {
-            prop_assert_eq!(simulated.run(step), real.run(step), "answer to step {}: {:?}", n, step);
-            prop_assert_eq!(simulated.content(), real.content(), "after step {}: {:?}", n, step);
+            let (answer, told) = (real.run(step), model.run(step));
+            prop_assert_eq!(simulated.run(step), &answer[..], "answer to step {}: {:?}", n, step);
+            prop_assert!(told.is_none_or(|told| told == answer), "answer to step {}: {:?}", n, step);
+            let content = real.content();
+            prop_assert_eq!(&simulated.content(), &content, "after step {}: {:?}", n, step);
+            prop_assert_eq!(model.content(), content, "against the model, after step {}: {:?}", n, step);
         }
     }
 }

@@ -2,10 +2,15 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail the test, as the tests themselves do")]
 
 mod crash;
+mod damage;
 mod engines;
+mod format;
+mod full_disk;
 mod group_commit;
 mod identity;
 mod kill;
+mod model;
+mod mounts;
 mod mvcc;
 mod power;
 mod raft_files;

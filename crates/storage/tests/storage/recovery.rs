@@ -73,17 +73,21 @@ fn flushes_of_its_own_keep_the_families_together() {
     let dir = tempfile::tempdir().unwrap();
     let live = dir.path().join("live");
     let store = open(&live);
+    apply(&store, 1);
+    store.data.flush().unwrap();
     // Well over the memtable's size: RocksDB flushes while the batches go on.
-    for n in 1..=50 {
+    for n in 2..=50 {
         let mut filler = DataBatch::default();
         filler.put_version(TABLE, format!("filler {n}").as_bytes(), Timestamp(n), Some(vec![7; 100 << 10].into()));
         store.data.write(filler).unwrap();
         apply(&store, n);
     }
-    // More than fits into the memtables, so some of it has been flushed.
+    // More than fits into the memtables, so some of it has been flushed, and counts as durable without being asked for.
+    let durable = store.data.durable(SHARD).unwrap();
+    assert!(durable.last_ts > 1);
     let copy = dir.path().join("copy");
     crash(&live, &copy);
-    assert!(applied(&open(&copy)).is_some());
+    assert!(applied(&open(&copy)).is_some_and(|found| found >= durable.last_ts));
     // Closing flushes the rest.
     drop(store);
     assert_eq!(applied(&open(&live)), Some(50));

@@ -45,6 +45,7 @@ fn faults(sabotage: Sabotage) -> Option<&'static str> {
         Sabotage::ForgetPromise => Some("leader"),
         Sabotage::RestoreLeader => Some("power,disk,leader"),
         Sabotage::ExpiredLease | Sabotage::CreditOnArrival => Some("pause,leader,slow"),
+        Sabotage::StampOnFullDisk | Sabotage::AppendOnFullDisk => Some("full"),
         Sabotage::UnsafeClockReleases => Some("clock"),
         _ => None,
     }

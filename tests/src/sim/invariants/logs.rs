@@ -192,7 +192,7 @@ impl<T> Logs<T> {
     pub(super) fn follow(&mut self, seen: &Seen<'_>) -> Option<u64> {
         let node = seen.node;
         match seen.what {
-            What::Started => {}
+            What::Started | What::Disk(_) => {}
             What::Stopped(stop) => {
                 for (_, log) in self.logs.range_mut((node, ShardId(0))..=(node, ShardId(u64::MAX))) {
                     log.stopped(stop);

@@ -22,6 +22,7 @@
 //! | `exactly_once` | a request is decided once | X1 to X3, A1, D3 |
 //! | `commit_wait` | what is revealed is past | W1, W3 |
 //! | `membership` | memberships change in safe steps, one at a time | `openraft.md` section 6, O2 |
+//! | `full_disk` | without room, nothing is written that can be refused | `storage/src/space.rs` |
 //! | `installed` | a snapshot brings the last timestamp along | D3, S5 |
 //!
 //! What they demand of the events:
@@ -40,6 +41,7 @@ mod durable_commit;
 mod election_safety;
 mod exactly_once;
 mod fenced_entries;
+mod full_disk;
 mod gaps_filled;
 mod installed;
 mod leader_completeness;
@@ -81,5 +83,6 @@ pub fn all() -> Vec<Box<dyn Invariant>> {
         Box::new(commit_wait::CommitWait::default()),
         Box::new(membership::SafeMemberships::default()),
         Box::new(installed::Installed::default()),
+        Box::new(full_disk::FullDisk::default()),
     ]
 }

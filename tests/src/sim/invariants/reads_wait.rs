@@ -129,7 +129,7 @@ impl Invariant for ReadsWait {
                 self.leading.retain(|(n, _), _| *n != node);
                 return Ok(());
             }
-            What::Started => return Ok(()),
+            What::Started | What::Disk(_) => return Ok(()),
         };
         match event {
             Event::Led { shard, leader, .. } => {

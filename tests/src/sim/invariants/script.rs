@@ -4,6 +4,7 @@
 
 use crate::sim::invariant::{Disks, Invariant, Seen, Stop, What};
 use meridian_probe::{Digest, Event, ReadKind};
+use meridian_storage::DiskLevel;
 use meridian_types::{KeyRange, KeySpan, LeaderId, LogId, NodeId, RequestId, ShardId, Timestamp};
 use std::collections::BTreeMap;
 
@@ -70,6 +71,12 @@ impl Script {
             Ok(()) => panic!("passed at n{node}: {event:?}"),
             Err(text) => assert!(text.contains(why), "another reason: {text}"),
         }
+    }
+
+    /// The node's disk becomes so full.
+    #[track_caller]
+    pub(super) fn space(&mut self, node: u64, level: DiskLevel) {
+        assert_eq!(self.see(node, What::Disk(level)), Ok(()));
     }
 
     /// `node` is killed, or its machine loses its power, and it starts again.

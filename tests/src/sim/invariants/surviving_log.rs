@@ -72,7 +72,7 @@ impl Invariant for SurvivingLog {
                 }
                 return Ok(());
             }
-            What::Stopped(Stop::Killed) | What::Started => return Ok(()),
+            What::Stopped(Stop::Killed) | What::Started | What::Disk(_) => return Ok(()),
         };
         match event {
             Event::Appended { shard, id, .. } => {

@@ -1,9 +1,11 @@
 //! What is done to a simulated cluster: one function for each kind of [`Action`], and how all trouble ends.
 
 use super::{BOUND_USED_PERCENT, CLIENTS, SimNode, World};
+use crate::sim::invariant::What;
 use crate::sim::net::{HostId, Link};
 use crate::sim::plan::Action;
 use meridian_consensus::Replica;
+use meridian_storage::DiskLevel;
 use meridian_types::{NodeId, ShardId};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -98,15 +100,33 @@ impl World {
                 }
                 "failed sync"
             }
+            Action::Fill { node, level } => {
+                if let Some(sim) = self.nodes.get(node) {
+                    sim.disk.space().set_level(*level);
+                    self.say_disk(*node);
+                }
+                if *level == DiskLevel::Enough {
+                    return;
+                }
+                "full disk"
+            }
             Action::Compact { node } => self.compact(*node),
         };
         *self.done.entry(kind).or_default() += 1;
+    }
+
+    /// Tells the invariants how full a node's disk is, and that what was held up may go on from now.
+    fn say_disk(&self, node: NodeId) {
+        if let Some(sim) = self.nodes.get(&node) {
+            self.observer.see_node(node, self.now, What::Disk(sim.disk.space().level()));
+        }
     }
 
     fn stall(&self, sim: &SimNode, stalled: bool) {
         if self.on_node(sim.config.node, || sim.disk.stall_syncs(stalled)).is_none() {
             sim.disk.stall_syncs(stalled);
         }
+        self.say_disk(sim.config.node);
     }
 
     fn link(&self, from: HostId, to: HostId, change: impl FnOnce(&mut Link)) {
@@ -123,6 +143,7 @@ impl World {
         if let Some(host) = self.hosts.get_mut(&sim.host) {
             host.resume(self.now, catch_up);
         }
+        self.say_disk(node);
     }
 
     /// Runs what asks for the time on the clients' host, which has the true one.
@@ -253,6 +274,7 @@ impl World {
         for node in &nodes {
             self.resume(*node, true);
             if let Some(sim) = self.nodes.get(node) {
+                sim.disk.space().set_level(DiskLevel::Enough);
                 self.stall(sim, false);
                 let most = sim.bound_ns * BOUND_USED_PERCENT / 100;
                 self.on_clock(|| sim.source.set_offset_ns(sim.source.offset_ns().clamp(-most, most)));

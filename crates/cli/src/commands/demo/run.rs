@@ -12,6 +12,7 @@ use crate::output::{self, Format, number, short, table};
 use crate::signal::Stop;
 use comfy_table::Cell;
 use meridian_client::CausalityToken;
+use meridian_server::config::parse_size;
 use serde_json::{Map, Value};
 use std::time::Duration;
 
@@ -28,13 +29,16 @@ pub(crate) struct Args {
     /// Writers in each region while a region is cut off.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64))]
     writers: u32,
+    /// Memory budget of each node, e.g. 512MiB.
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    memory: Option<u64>,
 }
 
 pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<()> {
     let mut asked_to_stop = Stop::listen()?;
     let mut story = Story::new(context.format());
     story.progress("starting three regions");
-    let stage = Stage::start().await?;
+    let stage = Stage::start(args.memory).await?;
     let told = tokio::select! {
         told = tell(&stage, &mut story, &args) => told,
         () = asked_to_stop.wait() => Err(anyhow::anyhow!("interrupted")),

@@ -25,9 +25,9 @@ pub(super) struct Stage {
 
 impl Stage {
     /// Starts the cluster; its data is temporary.
-    pub(super) async fn start() -> anyhow::Result<Self> {
+    pub(super) async fn start(memory_bytes: Option<u64>) -> anyhow::Result<Self> {
         let topology = Topology::preset(TOPOLOGY).context("the topology is built in")?;
-        let options = DevOptions { topology: Some(topology.clone()), ..DevOptions::default() };
+        let options = DevOptions { topology: Some(topology.clone()), memory_bytes, ..DevOptions::default() };
         Ok(Self { cluster: DevCluster::start(options).await?, topology })
     }
 
