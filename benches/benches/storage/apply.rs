@@ -1,8 +1,8 @@
 //! Applying entries to one shard: evaluation, ledger, versions and position, into the data store.
 
+use crate::processor::ProcessorTime;
 use crate::{PAYLOAD_BYTES, SEED, TABLE};
 use criterion::{BenchmarkId, Criterion, Throughput};
-use meridian_clock::Mono;
 use meridian_proto::internal::v1::{LeaderId, LogId, Mutation, ShardState};
 use meridian_proto::v1::{RequestId, WriteOp, write_op::Action};
 use meridian_storage::{DataBatch, Store, StoreOptions};
@@ -28,22 +28,22 @@ const START: u64 = 1_700_000_000_000_000_000;
 const STEP: u64 = 5_000;
 
 /// One write of a random key for each entry, `batch` of them written to the store together, from one thread.
-pub(crate) fn apply(c: &mut Criterion) {
+pub(crate) fn apply(c: &mut Criterion<ProcessorTime>) {
     let mut group = c.benchmark_group("apply_put");
     group.throughput(Throughput::Elements(1));
     for batch in [1_u64, 64] {
-        let dir = tempfile::tempdir().unwrap();
-        let data = Store::open(dir.path(), StoreOptions::default()).unwrap().data;
         let scope = ShardScope { shard: SHARD, table: TABLE, range: KeyRange::all() };
-        let mut random = ChaCha8Rng::seed_from_u64(SEED);
-        let mut applied = 0;
         group.bench_function(BenchmarkId::from_parameter(batch), |b| {
+            let dir = tempfile::tempdir().unwrap();
+            let data = Store::open(dir.path(), StoreOptions::default()).unwrap().data;
+            let mut random = ChaCha8Rng::seed_from_u64(SEED);
+            let mut applied = 0;
             b.iter_custom(|entries| {
                 let (mut left, mut took) = (entries.next_multiple_of(batch), Duration::ZERO);
                 while left > 0 {
                     let n = left.min(PREPARED);
                     let mutations: Vec<_> = (applied..applied + n).map(|i| put(&mut random, i)).collect();
-                    let begun = Mono::now();
+                    let begun = ProcessorTime::now();
                     for mutations in mutations.chunks(batch as usize) {
                         let mut changes = DataBatch::default();
                         let (last_ts, ts) = (Timestamp(stamp(applied) - 1), Timestamp(stamp(applied)));
@@ -55,7 +55,7 @@ pub(crate) fn apply(c: &mut Criterion) {
                         changes.put_shard_state(SHARD, &position(applied));
                         data.write(changes).unwrap();
                     }
-                    took += begun.elapsed();
+                    took += ProcessorTime::now() - begun;
                     left -= n;
                 }
                 took

@@ -1,11 +1,13 @@
 //! Reading versions, and beside it in the same run what RocksDB alone takes for as many keys and bytes.
 
+use crate::processor::ProcessorTime;
 use crate::{PAYLOAD_BYTES, SEED, TABLE};
 use criterion::{BenchmarkId, Criterion, Throughput};
 use meridian_storage::{DataBatch, DataStore, Store, StoreOptions};
 use meridian_types::{KeyRange, Timestamp};
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
+use std::cell::LazyCell;
 use std::hint::black_box;
 use tempfile::TempDir;
 
@@ -74,15 +76,18 @@ fn plain() -> (TempDir, rocksdb::DB) {
 
 /// Point reads of rows that are there and of rows that are not. `view` is held open as a scan or a transaction does;
 /// `fresh` takes one for each read, as a request does.
-pub(crate) fn points(c: &mut Criterion) {
+pub(crate) fn points(c: &mut Criterion<ProcessorTime>) {
     let mut random = ChaCha8Rng::seed_from_u64(SEED);
     let mut group = c.benchmark_group("get");
     group.throughput(Throughput::Elements(1));
     {
-        let (_dir, data) = versions();
-        let (view, at) = (data.view(), Timestamp(VERSIONS));
+        // Made only if one of these benches was asked for.
+        let made = LazyCell::new(versions);
+        let at = Timestamp(VERSIONS);
         let mut read = |name: &str, key: fn(u64) -> String, fresh: bool| {
             group.bench_function(name, |b| {
+                let data = &made.1;
+                let view = data.view();
                 b.iter_batched(
                     || key(random.random_range(0..ROWS)),
                     |key| {
@@ -101,9 +106,10 @@ pub(crate) fn points(c: &mut Criterion) {
         read("miss/view", absent, false);
         read("miss/fresh", absent, true);
     }
-    let (_dir, db) = plain();
+    let made = LazyCell::new(plain);
     for (name, key) in [("hit/plain", key as fn(u64) -> String), ("miss/plain", absent)] {
         group.bench_function(name, |b| {
+            let db = &made.1;
             b.iter_batched(
                 || key(random.random_range(0..ROWS)),
                 |key| black_box(db.get(key).unwrap()),
@@ -115,19 +121,19 @@ pub(crate) fn points(c: &mut Criterion) {
 }
 
 /// Reads of one key with ten versions, and of one with a hundred thousand, in the middle of its history.
-pub(crate) fn hot_key(c: &mut Criterion) {
+pub(crate) fn hot_key(c: &mut Criterion<ProcessorTime>) {
     let mut group = c.benchmark_group("get_versions");
     for versions in [10, HOT_VERSIONS] {
-        let dir = tempfile::tempdir().unwrap();
-        let data = Store::open(dir.path(), StoreOptions::default()).unwrap().data;
-        let mut batch = DataBatch::default();
-        for version in 0..versions {
-            batch.put_version(TABLE, b"hot", Timestamp(2 * version), Some(vec![7; PAYLOAD_BYTES].into()));
-        }
-        data.write(batch).unwrap();
-        data.flush().unwrap();
-        let (view, at) = (data.view(), Timestamp(versions));
         group.bench_function(BenchmarkId::from_parameter(versions), |b| {
+            let dir = tempfile::tempdir().unwrap();
+            let data = Store::open(dir.path(), StoreOptions::default()).unwrap().data;
+            let mut batch = DataBatch::default();
+            for version in 0..versions {
+                batch.put_version(TABLE, b"hot", Timestamp(2 * version), Some(vec![7; PAYLOAD_BYTES].into()));
+            }
+            data.write(batch).unwrap();
+            data.flush().unwrap();
+            let (view, at) = (data.view(), Timestamp(versions));
             b.iter(|| black_box(view.get(TABLE, b"hot", at).unwrap()));
         });
     }
@@ -135,9 +141,9 @@ pub(crate) fn hot_key(c: &mut Criterion) {
 }
 
 /// Scans below the newest versions, in both directions.
-pub(crate) fn scans(c: &mut Criterion) {
-    let (_dir, data) = versions();
-    let (view, at) = (data.view(), Timestamp(VERSIONS - 1));
+pub(crate) fn scans(c: &mut Criterion<ProcessorTime>) {
+    let made = LazyCell::new(versions);
+    let at = Timestamp(VERSIONS - 1);
     let mut keys: Vec<String> = (0..ROWS).map(key).collect();
     keys.sort_unstable();
     let mut random = ChaCha8Rng::seed_from_u64(SEED);
@@ -145,6 +151,7 @@ pub(crate) fn scans(c: &mut Criterion) {
     group.throughput(Throughput::Elements(SCAN_ROWS));
     for (name, reverse) in [("forward", false), ("reverse", true)] {
         group.bench_function(name, |b| {
+            let view = made.1.view();
             b.iter(|| {
                 let start = random.random_range(0..ROWS - SCAN_ROWS) as usize;
                 let end = start + SCAN_ROWS as usize;

@@ -7,6 +7,9 @@ use meridian_storage::{DataBatch, Store, StoreOptions};
 use meridian_types::{KeyRange, ShardId, Timestamp};
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
+use std::cell::LazyCell;
+use std::path::PathBuf;
+use tempfile::TempDir;
 
 const SHARD: ShardId = ShardId(1);
 
@@ -17,6 +20,37 @@ const ROWS: u64 = 256 << 10;
 const BATCH: u64 = 4_096;
 
 pub(crate) fn snapshots(c: &mut Criterion) {
+    let mut group = c.benchmark_group("snapshot");
+    group.throughput(Throughput::Bytes(ROWS * PAYLOAD_BYTES as u64));
+    // Made only if one of these benches was asked for.
+    let made = LazyCell::new(source);
+    group.bench_function("build", |b| {
+        let (_, store, files) = &*made;
+        b.iter(|| store.data.build_snapshot(SHARD, TABLE, &KeyRange::all(), files).unwrap());
+    });
+    group.bench_function("install", |b| {
+        let (dir, store, files) = &*made;
+        let manifest = store.data.build_snapshot(SHARD, TABLE, &KeyRange::all(), files).unwrap();
+        let to = Store::open(&dir.path().join("to"), StoreOptions::default()).unwrap();
+        b.iter_batched(
+            || {
+                let staged = to.snapshots_dir().join("staged");
+                let _ = std::fs::remove_dir_all(&staged);
+                std::fs::create_dir(&staged).unwrap();
+                for file in &manifest.files {
+                    std::fs::copy(files.join(&file.name), staged.join(&file.name)).unwrap();
+                }
+                staged
+            },
+            |staged| to.install_snapshot(SHARD, TABLE, &KeyRange::all(), &staged, &manifest).unwrap(),
+            BatchSize::PerIteration,
+        );
+    });
+    group.finish();
+}
+
+/// A store with the shard in it, and where a snapshot of it is built.
+fn source() -> (TempDir, Store, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(&dir.path().join("from"), StoreOptions::default()).unwrap();
     let mut random = ChaCha8Rng::seed_from_u64(SEED);
@@ -33,28 +67,6 @@ pub(crate) fn snapshots(c: &mut Criterion) {
         store.data.write(batch).unwrap();
     }
     store.data.flush().unwrap();
-    let mut group = c.benchmark_group("snapshot");
-    group.throughput(Throughput::Bytes(ROWS * PAYLOAD_BYTES as u64));
     let files = store.snapshots_dir().join("built");
-    group.bench_function("build", |b| {
-        b.iter(|| store.data.build_snapshot(SHARD, TABLE, &KeyRange::all(), &files).unwrap());
-    });
-    let manifest = store.data.build_snapshot(SHARD, TABLE, &KeyRange::all(), &files).unwrap();
-    let to = Store::open(&dir.path().join("to"), StoreOptions::default()).unwrap();
-    group.bench_function("install", |b| {
-        b.iter_batched(
-            || {
-                let staged = to.snapshots_dir().join("staged");
-                let _ = std::fs::remove_dir_all(&staged);
-                std::fs::create_dir(&staged).unwrap();
-                for file in &manifest.files {
-                    std::fs::copy(files.join(&file.name), staged.join(&file.name)).unwrap();
-                }
-                staged
-            },
-            |staged| to.install_snapshot(SHARD, TABLE, &KeyRange::all(), &staged, &manifest).unwrap(),
-            BatchSize::PerIteration,
-        );
-    });
-    group.finish();
+    (dir, store, files)
 }

@@ -7,7 +7,9 @@ use meridian_storage::{DataBatch, Store, StoreOptions};
 use meridian_types::{ShardId, Timestamp};
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
+use std::fmt;
 use std::hint::black_box;
+use std::ops::Range;
 use tempfile::TempDir;
 
 const SHARD: ShardId = ShardId(1);
@@ -19,11 +21,11 @@ const BATCH: u64 = 256;
 const STEPS: u64 = 10;
 
 /// Point reads of each round; ours and those of RocksDB alone take turns.
-const GETS: u64 = 100_000;
+const GETS: u64 = 20_000;
 const ROUNDS: u64 = 3;
 
 /// Rows that are read again and again for the cached figure.
-const HOT_ROWS: u64 = 50_000;
+const HOT_ROWS: u64 = 10_000;
 
 /// Bytes of a row: key and value.
 const ROW_BYTES: u64 = 20 + PAYLOAD_BYTES as u64;
@@ -51,34 +53,60 @@ pub(crate) fn run(bytes: u64) {
         "point gets, one thread; the block caches hold {:.0} MiB each",
         StoreOptions::default().block_cache_bytes as f64 / MIB
     );
-    for round in 0..ROUNDS {
-        let meridian = gets(SEED + 2 * round, 0..rows, ours);
-        let rocksdb = gets(SEED + 2 * round + 1, 0..rows, theirs);
-        println!(
-            "  whole table: Meridian {meridian:.0}/s, RocksDB alone {rocksdb:.0}/s, {:.2} times as long",
-            rocksdb / meridian
-        );
+    let turns = |what: &str, rows: Range<u64>, forget: bool| {
+        for round in 0..ROUNDS {
+            let prepare = |dir: &TempDir| {
+                if forget {
+                    process::forget(dir.path())
+                }
+            };
+            prepare(&dir);
+            let meridian = gets(SEED + 2 * round, rows.clone(), ours);
+            prepare(&plain_dir);
+            let rocksdb = gets(SEED + 2 * round + 1, rows.clone(), theirs);
+            println!(
+                "  {what}: Meridian {meridian}; RocksDB alone {rocksdb}; {:.2} times as long",
+                rocksdb.rate / meridian.rate
+            );
+        }
+    };
+    turns("from the device", 0..rows, true);
+    turns("whole table", 0..rows, false);
+    for row in 0..HOT_ROWS.min(rows) {
+        black_box((ours(row), theirs(row)));
     }
-    for round in 0..ROUNDS {
-        let meridian = gets(SEED + 2 * round, 0..HOT_ROWS.min(rows), ours);
-        let rocksdb = gets(SEED + 2 * round + 1, 0..HOT_ROWS.min(rows), theirs);
-        println!(
-            "  cached: Meridian {meridian:.0}/s, RocksDB alone {rocksdb:.0}/s, {:.2} times as long",
-            rocksdb / meridian
-        );
-    }
+    turns("cached", 0..HOT_ROWS.min(rows), false);
     println!("peak resident {:.0} MiB", process::peak_resident() as f64 / MIB);
     drop((dir, plain_dir));
 }
 
-/// Gets per second.
-fn gets(seed: u64, rows: std::ops::Range<u64>, get: impl Fn(u64) -> usize) -> f64 {
+/// What a round of point reads took.
+struct Gets {
+    rate: f64,
+    /// Processor time of each, in microseconds.
+    processor: f64,
+    /// Reads of a file for each.
+    reads: f64,
+}
+
+impl fmt::Display for Gets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.0}/s ({:.1} us of processor, {:.2} file reads each)", self.rate, self.processor, self.reads)
+    }
+}
+
+fn gets(seed: u64, rows: Range<u64>, get: impl Fn(u64) -> usize) -> Gets {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
-    let begun = Mono::now();
+    let (begun, processor, reads) = (Mono::now(), process::processor_seconds(), process::reads());
     for _ in 0..GETS {
         black_box(get(random.random_range(rows.clone())));
     }
-    GETS as f64 / begun.elapsed().as_secs_f64()
+    let each = |n: f64| n / GETS as f64;
+    Gets {
+        rate: GETS as f64 / begun.elapsed().as_secs_f64(),
+        processor: each((process::processor_seconds() - processor) * 1e6),
+        reads: each((process::reads() - reads) as f64),
+    }
 }
 
 /// The table in Meridian's data store, as entries that are applied leave it.
@@ -116,6 +144,7 @@ fn ours(rows: u64) -> (TempDir, Store) {
         device / user,
         process::peak_resident() as f64 / MIB
     );
+    process::report(&store.data.stats());
     (dir, store)
 }
 

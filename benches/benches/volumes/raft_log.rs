@@ -69,6 +69,7 @@ pub(crate) fn run(bytes: u64) {
     );
     let device = (process::written() - before) as f64;
     println!("  written to the device: {:.0} MiB, {:.2} for each byte of user data", device / MIB, device / payload);
+    process::report(&store.raft.stats());
     let log_dir = dir.path().join("raft");
     let on_disk: u64 = std::fs::read_dir(log_dir).unwrap().map(|f| f.unwrap().metadata().unwrap().len()).sum();
     println!(
