@@ -303,3 +303,47 @@ async fn receipts_add_up() {
     }
     cluster.stop().await;
 }
+
+/// Refused for the lack of memory, before anything was done, with a hint when to come again.
+fn assert_overloaded(result: Result<(), Status>) {
+    use tonic_types::StatusExt as _;
+    let status = result.unwrap_err();
+    let error = from_status(&status, Effect::Write);
+    assert_eq!(
+        (status.code(), error.reason, error.fate),
+        (Code::ResourceExhausted, Reason::Overloaded, Fate::NotApplied)
+    );
+    assert!(status.get_details_retry_info().is_some_and(|hint| hint.retry_delay.is_some()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_does_not_fit_into_the_memory_budget_is_refused_before_anything_is_done() {
+    const ROOM: u64 = 128 << 10;
+    let cluster = TestCluster::start(64).await;
+    let shards = cluster.create(TABLE, "global:us-east", &[]).await;
+    let leader = cluster.led(shards[0]).await;
+    assert_eq!(leader, NodeId(1));
+    let accounts = [1, 2, 3].map(|n| cluster.node(NodeId(n)).context().memory.in_flight.clone());
+    let (us, eu) = (Api::connect(&cluster, REGIONS[0]).await, Api::connect(&cluster, REGIONS[1]).await);
+    let bytes = |kib: usize| vec![7; kib << 10];
+    let refusals = || accounts.iter().map(|a| a.refused()).sum::<u64>();
+    us.put(TABLE, "k", bytes(512)).await.unwrap();
+    assert_eq!(refusals(), 0);
+
+    // The gateway's account is nearly used up, and it leads: small requests pass, larger ones and larger answers do not.
+    let held = accounts[0].admit(accounts[0].limit() - ROOM).unwrap();
+    us.put(TABLE, "small", bytes(1)).await.unwrap();
+    assert_overloaded(us.put(TABLE, "large", bytes(100)).await);
+    assert_overloaded(us.get(&Consistency::Linearizable).await);
+    // The leader's account is, and not the gateway's: the gateway says what the leader said.
+    eu.put(TABLE, "small", bytes(1)).await.unwrap();
+    assert_overloaded(eu.put(TABLE, "large", bytes(100)).await);
+    assert!(accounts.iter().all(|a| a.used() <= a.limit()));
+    assert_eq!(refusals(), 3);
+
+    // Given back, everything passes; and every charge is given back in the end.
+    drop(held);
+    us.put(TABLE, "large", bytes(100)).await.unwrap();
+    us.get(&Consistency::Linearizable).await.unwrap();
+    until("nothing is charged any more", || async { accounts.iter().all(|a| a.used() == 0) }).await;
+}

@@ -402,7 +402,7 @@ mod tests {
         assert!(toml::from_str::<NodeConfig>("memory_bytes = \"much\"").is_err());
         assert!(toml::from_str::<NodeConfig>("memory_bytes = -1").is_err());
         let seen = faults(|c| c.memory_bytes = Some(64 << 20));
-        assert_eq!(seen, ["`memory_bytes`: 64 MiB are too little: a node needs at least 128 MiB"]);
+        assert_eq!(seen, ["`memory_bytes`: 64 MiB are too little: a node needs at least 256 MiB"]);
         assert!(sound().memory().is_ok(), "without one there is a default");
         for (text, bytes) in [("1.5GiB", 3 << 29), ("2 GB", 2_000_000_000), ("4096", 4096)] {
             assert_eq!(parse_size(text), Ok(bytes), "{text}");

@@ -5,8 +5,11 @@
 //! the load (code, stacks, timers, Raft's own state for each replica, what the allocator cannot give back) has the
 //! reserve, which nobody counts.
 
-/// Smallest budget that a node starts with, in bytes: below that one largest request would not fit beside the rest.
-pub const MEMORY_MIN: u64 = 128 << 20;
+/// Smallest budget that a node starts with, in bytes: below that little would be left beside the process itself.
+pub const MEMORY_MIN: u64 = 256 << 20;
+
+/// What a process takes before it does anything, its first hundred replicas included, in bytes.
+const BASE: u64 = 96 << 20;
 
 /// Largest budget that a node gives itself if nobody sets one, in bytes.
 pub const MEMORY_DEFAULT_MAX: u64 = 2 << 30;
@@ -50,7 +53,8 @@ impl MemoryBudget {
         if bytes < MEMORY_MIN {
             return Err(MemoryTooSmall { bytes });
         }
-        let (cache, log_entries, in_flight) = (bytes / 2, bytes / 8, bytes / 8);
+        let shared = bytes - BASE;
+        let (cache, log_entries, in_flight) = (shared / 2, shared / 8, shared / 8);
         Ok(Self {
             total: bytes,
             cache,
@@ -78,12 +82,12 @@ mod tests {
     fn less_than_the_minimum_is_refused() {
         assert_eq!(MemoryBudget::of(MEMORY_MIN - 1), Err(MemoryTooSmall { bytes: MEMORY_MIN - 1 }));
         let text = MemoryTooSmall { bytes: 64 << 20 }.to_string();
-        assert_eq!(text, "64 MiB are too little: a node needs at least 128 MiB");
+        assert_eq!(text, "64 MiB are too little: a node needs at least 256 MiB");
     }
 
     #[test]
     fn a_machine_gives_a_quarter_within_limits() {
-        for (machine, budget) in [(0, 128), (256, 128), (1 << 10, 256), (4 << 10, 1 << 10), (64 << 10, 2 << 10)] {
+        for (machine, budget) in [(0, 256), (1 << 10, 256), (2 << 10, 512), (4 << 10, 1 << 10), (64 << 10, 2 << 10)] {
             assert_eq!(MemoryBudget::for_machine(machine << 20).total, budget << 20, "{machine} MiB");
         }
     }
@@ -94,7 +98,7 @@ mod tests {
             let b = MemoryBudget::of(bytes).unwrap();
             prop_assert!(b.cache + b.log_entries + b.in_flight + b.reserve <= b.total);
             prop_assert!(b.raft_memtables + b.data_memtables <= b.cache / 2, "half of the cache is for blocks");
-            prop_assert!(b.reserve >= 32 << 20);
+            prop_assert!(b.reserve >= BASE + b.total / 8);
             // One largest request, its answer and its copies always fit.
             prop_assert!(b.in_flight >= 3 * Limits::default().request_bytes_max as u64);
         }

@@ -60,13 +60,17 @@ impl SmallDisk {
 
     /// Fills it with a file until so many KiB are free, as another program would.
     pub(crate) fn fill(&self, leave_kib: u64) {
-        let free = self.free();
         let ballast = self.dir.join("ballast");
-        let had = std::fs::metadata(&ballast).map_or(0, |m| m.len());
-        let size = had + free.saturating_sub(leave_kib << 10);
-        // Really written: a hole takes no room.
-        let status = Command::new("fallocate").args(["-l", &size.to_string()]).arg(&ballast).status();
-        assert!(status.is_ok_and(|s| s.success()), "{} cannot be filled", self.dir.display());
+        for _ in 0..100 {
+            let had = std::fs::metadata(&ballast).map_or(0, |m| m.len());
+            let size = had + self.free().saturating_sub(leave_kib << 10);
+            // Really taken: a hole takes no room. Whoever else writes there may be quicker; then it is tried again.
+            let allocated = Command::new("fallocate").args(["-l", &size.to_string()]).arg(&ballast).output();
+            if allocated.is_ok_and(|out| out.status.success()) {
+                return;
+            }
+        }
+        panic!("{} cannot be filled", self.dir.display());
     }
 
     /// Removes what filled it.
