@@ -29,7 +29,7 @@ mod sim;
 mod snapshot;
 mod store;
 
-pub use data::{DataBatch, DataStore, DataView, ScanResult, ScanRow, Version};
+pub use data::{Collected, DataBatch, DataStore, DataView, Protection, ScanResult, ScanRow, Version};
 pub use error::{StorageError, StoreName};
 pub use files::{FileReader, FileWriter, Files};
 pub use options::{FatalHook, StoreOptions};

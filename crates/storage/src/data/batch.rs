@@ -52,6 +52,12 @@ impl DataBatch {
         self.changes.push((Family::Shards, Change::Delete(records::position(shard).to_vec())));
     }
 
+    /// Removes a version, by its encoded key.
+    pub(super) fn remove_version(&mut self, encoded: Vec<u8>) {
+        self.bytes += encoded.len();
+        self.changes.push((Family::Versions, Change::Delete(encoded)));
+    }
+
     /// Whether there is nothing in it.
     pub fn is_empty(&self) -> bool {
         self.changes.is_empty()

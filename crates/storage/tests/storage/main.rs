@@ -3,7 +3,9 @@
 
 mod crash;
 mod engines;
+mod gc;
 mod group_commit;
+mod hot_key;
 mod identity;
 mod kill;
 mod mvcc;
