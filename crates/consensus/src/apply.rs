@@ -34,9 +34,13 @@ pub struct Undecodable;
 pub trait StateMachine: Send + Sync + 'static {
     /// Evaluates mutations whose stamps start at `ts`, after `last_ts`, and puts their effects into `batch`, which
     /// is then written in one piece together with the shard's position. One outcome per mutation.
+    ///
+    /// Below `gc_floor` old versions, and tombstones at it, may be gone on this replica and there on another: nothing
+    /// may depend on them.
     fn apply(
         &self,
         last_ts: Timestamp,
+        gc_floor: Timestamp,
         ts: Timestamp,
         mutations: &[pb::Mutation],
         batch: &mut DataBatch,
@@ -53,6 +57,7 @@ pub trait StateMachine: Send + Sync + 'static {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Position {
     pub(crate) applied: Option<RaftLogId>,
+    pub(crate) gc_floor: Timestamp,
 }
 
 /// openraft's state machine for one group.
@@ -113,7 +118,7 @@ impl ApplyWorker {
     }
 
     fn publish(&self) {
-        self.position.send_replace(Position { applied: self.applied });
+        self.position.send_replace(Position { applied: self.applied, gc_floor: self.gc_floor });
         self.safe.apply(self.last_ts);
         self.machine.applied(self.last_ts);
     }
@@ -159,12 +164,16 @@ impl ApplyWorker {
                 Applied::Nothing
             }
             Some(pb::command::Body::RaiseFloor(floor)) => {
-                self.gc_floor = self.gc_floor.max(Timestamp(floor.floor));
+                // Below everything that is applied from here on, whoever asked for it.
+                let floor = Timestamp(floor.floor).min(ts.prev());
+                self.gc_floor = self.gc_floor.max(floor);
+                emit(|| Event::FloorRaised { shard: self.shard, ts, floor });
                 Applied::Nothing
             }
             Some(pb::command::Body::Mutations(m)) => {
                 let mutations = if skipped_by_own_clock() { &[] } else { m.mutations.as_slice() };
-                let outcomes = self.machine.apply(self.last_ts, ts, mutations, batch).map_err(io::Error::other)?;
+                let outcomes =
+                    self.machine.apply(self.last_ts, self.gc_floor, ts, mutations, batch).map_err(io::Error::other)?;
                 Applied::Outcomes(outcomes)
             }
         };

@@ -22,6 +22,7 @@ impl StateMachine for Nothing {
         &self,
         _: Timestamp,
         _: Timestamp,
+        _: Timestamp,
         _: &[pb::Mutation],
         _: &mut DataBatch,
     ) -> Result<Vec<pb::Outcome>, StorageError> {

@@ -11,7 +11,7 @@ use openraft::Snapshot;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 type RaftSnapshot = openraft::type_config::alias::SnapshotOf<Raftish, SnapshotBundle>;
 
@@ -39,11 +39,19 @@ pub(crate) struct SnapshotMaker {
     next: AtomicU64,
     /// Odd while a snapshot is being installed; even, and another number, afterwards.
     replaced: AtomicU64,
+    /// The replica is stopped; its data may be removed.
+    retired: AtomicBool,
 }
 
 impl SnapshotMaker {
     pub(crate) fn new(shard: ShardId, table: TableId, range: KeyRange, store: Store) -> Arc<Self> {
-        Arc::new(Self { shard, table, range, store, next: AtomicU64::new(0), replaced: AtomicU64::new(0) })
+        let (next, replaced, retired) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
+        Arc::new(Self { shard, table, range, store, next, replaced, retired })
+    }
+
+    /// No more views: a request that still holds the replica must not take what is left of its data for all of it.
+    pub(crate) fn retire(&self) {
+        self.retired.store(true, Ordering::SeqCst);
     }
 
     /// The durable state as a snapshot; `None` while nothing is durable.
@@ -133,12 +141,12 @@ impl SnapshotMaker {
         self.remove_dir(&staged.dir)
     }
 
-    /// A consistent view of the state, unless it is being replaced right now.
+    /// A consistent view of the state, unless it is being replaced right now or the replica is stopped.
     pub(crate) fn view(&self) -> Option<DataView> {
         let before = self.replaced.load(Ordering::SeqCst);
         let view = self.store.data.view();
         let whole = before.is_multiple_of(2) && before == self.replaced.load(Ordering::SeqCst);
-        whole.then_some(view)
+        (whole && !self.retired.load(Ordering::SeqCst)).then_some(view)
     }
 
     async fn blocking<T: Send + 'static>(

@@ -3,7 +3,7 @@
 use meridian_consensus::StateMachine;
 use meridian_proto::internal::v1 as pb;
 use meridian_storage::{DataBatch, DataStore, StorageError};
-use meridian_txn::ShardScope;
+use meridian_txn::{LogPosition, ShardScope};
 use meridian_types::Timestamp;
 use tokio::sync::watch;
 
@@ -25,11 +25,13 @@ impl StateMachine for ShardMachine {
     fn apply(
         &self,
         last_ts: Timestamp,
+        gc_floor: Timestamp,
         ts: Timestamp,
         mutations: &[pb::Mutation],
         batch: &mut DataBatch,
     ) -> Result<Vec<pb::Outcome>, StorageError> {
-        meridian_txn::apply(&self.scope, &self.data.view(), last_ts, ts, mutations, batch)
+        let log = LogPosition { last_ts, gc_floor };
+        meridian_txn::apply(&self.scope, &self.data.view(), log, ts, mutations, batch)
     }
 
     fn applied(&self, ts: Timestamp) {

@@ -56,9 +56,19 @@ impl ShardScope {
     }
 }
 
+/// What the log before an entry has left, beside the data.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogPosition {
+    /// The last timestamp that it has used.
+    pub last_ts: Timestamp,
+    /// The shard's GC floor. A tombstone at or below it is as good as nothing: it may be collected here and not on another
+    /// replica.
+    pub gc_floor: Timestamp,
+}
+
 /// Applies an entry's mutations; mutation `i` has the timestamp `ts + i`. Puts their effects into `batch`.
 ///
-/// * `view`: the state before the entry. `last_ts`: the last timestamp that the shard's log has used before it.
+/// * `view`: the state before the entry. `log`: what the log before it has left.
 /// * Returns one outcome per mutation, in order.
 /// * An entry whose stamp is not above `last_ts` has no effect at all (S5): every mutation comes to
 ///   [`StaleTimestamp`]. That means a fence was broken somewhere; the caller raises the alarm.
@@ -66,17 +76,18 @@ impl ShardScope {
 pub fn apply(
     scope: &ShardScope,
     view: &DataView,
-    last_ts: Timestamp,
+    log: LogPosition,
     ts: Timestamp,
     mutations: &[Mutation],
     batch: &mut DataBatch,
 ) -> Result<Vec<Outcome>, StorageError> {
+    let LogPosition { last_ts, gc_floor } = log;
     let stamps = (ts.0..=u64::MAX).map(Timestamp);
     if ts <= last_ts && !sabotaged(Sabotage::IgnoreApplyGuard) {
         let stale = |(_, ts)| outcome(ts, Decision::StaleTimestamp(StaleTimestamp {}));
         return Ok(mutations.iter().zip(stamps).map(stale).collect());
     }
-    let mut state = Overlay::new(scope, view);
+    let mut state = Overlay::new(scope, view, gc_floor);
     let mut previous = last_ts;
     let mut outcomes = Vec::with_capacity(mutations.len());
     for (mutation, ts) in mutations.iter().zip(stamps) {

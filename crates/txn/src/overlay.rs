@@ -14,6 +14,8 @@ use std::collections::BTreeMap;
 pub(crate) struct Overlay<'a> {
     scope: &'a ShardScope,
     view: &'a DataView,
+    /// Stored tombstones at or below it are as good as nothing.
+    gc_floor: Timestamp,
     /// Every version written by this entry, oldest first.
     versions: BTreeMap<Bytes, Vec<Version>>,
     records: BTreeMap<RequestId, LedgerRecord>,
@@ -22,16 +24,19 @@ pub(crate) struct Overlay<'a> {
 }
 
 impl<'a> Overlay<'a> {
-    pub(crate) fn new(scope: &'a ShardScope, view: &'a DataView) -> Self {
-        Self { scope, view, versions: BTreeMap::new(), records: BTreeMap::new(), forgotten: Timestamp::ZERO }
+    pub(crate) fn new(scope: &'a ShardScope, view: &'a DataView, gc_floor: Timestamp) -> Self {
+        let (versions, records) = (BTreeMap::new(), BTreeMap::new());
+        Self { scope, view, gc_floor, versions, records, forgotten: Timestamp::ZERO }
     }
 
-    /// The key's newest version, tombstones included.
+    /// The key's newest version, tombstones included that no replica has collected.
     pub(crate) fn newest(&self, key: &Bytes) -> Result<Option<Version>, StorageError> {
         if let Some(version) = self.versions.get(key).and_then(|versions| versions.last()) {
             return Ok(Some(version.clone()));
         }
-        self.view.get(self.scope.table, key, Timestamp::MAX)
+        let stored = self.view.get(self.scope.table, key, Timestamp::MAX)?;
+        let collected = |v: &Version| v.value.is_none() && v.ts <= self.gc_floor;
+        Ok(stored.filter(|v| !collected(v) || sabotaged(Sabotage::RevealCollected)))
     }
 
     /// Writes a version; `None` is a tombstone. A second one at the same timestamp replaces the first.

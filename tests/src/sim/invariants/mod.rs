@@ -22,6 +22,7 @@
 //! | `exactly_once` | a request is decided once | X1 to X3, A1, D3 |
 //! | `commit_wait` | what is revealed is past | W1, W3 |
 //! | `membership` | memberships change in safe steps, one at a time | `openraft.md` section 6, O2 |
+//! | `collected` | old versions go below a durable floor only, and nobody reads below it | A1, A2 |
 //! | `installed` | a snapshot brings the last timestamp along | D3, S5 |
 //!
 //! What they demand of the events:
@@ -35,6 +36,7 @@
 //! future are accepted (S6): events do not say what a node's clock showed.
 
 mod closed_timestamps;
+mod collected;
 mod commit_wait;
 mod durable_commit;
 mod election_safety;
@@ -80,6 +82,7 @@ pub fn all() -> Vec<Box<dyn Invariant>> {
         Box::new(exactly_once::ExactlyOnce::default()),
         Box::new(commit_wait::CommitWait::default()),
         Box::new(membership::SafeMemberships::default()),
+        Box::new(collected::CollectedVersions::default()),
         Box::new(installed::Installed::default()),
     ]
 }
