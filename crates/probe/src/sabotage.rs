@@ -130,8 +130,6 @@ sabotages! {
     CollectAboveFloor "A2",
     /// Reads below the GC floor are answered with what is left.
     ReadBelowFloor "A2",
-    /// Applying depends on tombstones that are collected on some replicas.
-    RevealCollected "A1, A2",
     /// A snapshot goes without the request ledger.
     SnapshotWithoutLedger "D3",
     /// A snapshot goes without the shard's last timestamp.

@@ -36,7 +36,7 @@ impl<'a> Overlay<'a> {
         }
         let stored = self.view.get(self.scope.table, key, Timestamp::MAX)?;
         let collected = |v: &Version| v.value.is_none() && v.ts <= self.gc_floor;
-        Ok(stored.filter(|v| !collected(v) || sabotaged(Sabotage::RevealCollected)))
+        Ok(stored.filter(|v| !collected(v)))
     }
 
     /// Writes a version; `None` is a tombstone. A second one at the same timestamp replaces the first.
