@@ -67,6 +67,7 @@ impl Api {
             name: name.into(),
             placement: Some(meridian_wire::placement::encode(&placement)),
             split_keys: splits.iter().map(|key| Bytes::from(*key)).collect(),
+            gc_ttl_ns: 0,
         };
         self.tables.clone().create_table(request).await.map(drop)
     }

@@ -6,7 +6,7 @@ use criterion::{BenchmarkId, Criterion, Throughput};
 use meridian_proto::internal::v1::{LeaderId, LogId, Mutation, ShardState};
 use meridian_proto::v1::{RequestId, WriteOp, write_op::Action};
 use meridian_storage::{DataBatch, Store, StoreOptions};
-use meridian_txn::ShardScope;
+use meridian_txn::{LogPosition, ShardScope};
 use meridian_types::{KeyRange, ShardId, Timestamp};
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
@@ -48,8 +48,15 @@ pub(crate) fn apply(c: &mut Criterion<ProcessorTime>) {
                         let mut changes = DataBatch::default();
                         let (last_ts, ts) = (Timestamp(stamp(applied) - 1), Timestamp(stamp(applied)));
                         let view = data.view();
-                        let outcomes =
-                            meridian_txn::apply(&scope, &view, last_ts, ts, mutations, &mut changes).unwrap();
+                        let outcomes = meridian_txn::apply(
+                            &scope,
+                            &view,
+                            LogPosition { last_ts, ..LogPosition::default() },
+                            ts,
+                            mutations,
+                            &mut changes,
+                        )
+                        .unwrap();
                         black_box(outcomes);
                         applied += mutations.len() as u64;
                         changes.put_shard_state(SHARD, &position(applied));

@@ -82,7 +82,6 @@ impl Read<'_> {
         let (kind, at) = match self.consistency {
             Consistency::Linearizable => return self.linearizable(&span, start).await,
             Consistency::Snapshot(at) => {
-                self.check_collected(*at)?;
                 self.replica.prepare_snapshot(&span, *at).await?;
                 (ReadKind::Snapshot, *at)
             }
@@ -91,7 +90,7 @@ impl Read<'_> {
             Consistency::Local => (ReadKind::Local, self.freshest()),
         };
         let ready = Mono::now();
-        let page = self.read_at(at)?;
+        let (page, at) = self.read_at(at)?;
         self.answered(kind, at, began);
         Ok(self.answer(page, at, start, ready))
     }
@@ -107,14 +106,15 @@ impl Read<'_> {
     /// At the leader: the newest state. Elsewhere: refused with the leader as a hint.
     async fn linearizable(&self, span: &KeySpan, start: Mono) -> Result<ReadAnswer, Refusal> {
         let mut ready = start;
-        let (page, at) = self
+        let (read, _) = self
             .replica
             .read_linearizable(span, |at| {
                 ready = Mono::now();
                 self.read_at(at)
             })
             .await?;
-        let mut answer = self.answer(page?, at, start, ready);
+        let (page, at) = read?;
+        let mut answer = self.answer(page, at, start, ready);
         answer.staleness = Duration::ZERO;
         Ok(answer)
     }
@@ -129,8 +129,7 @@ impl Read<'_> {
     ) -> Result<ReadAnswer, Refusal> {
         self.replica.safe_time().wait_applied(position).await;
         let ready = Mono::now();
-        let at = self.replica.safe_time().applied();
-        let page = self.read_at(at)?;
+        let (page, at) = self.read_at(self.replica.safe_time().applied())?;
         self.answered(ReadKind::Followed, at, began);
         let mut answer = self.answer(page, at, start, ready);
         answer.staleness = Duration::ZERO;
@@ -174,23 +173,30 @@ impl Read<'_> {
         Ok(self.freshest().max(token))
     }
 
-    fn check_collected(&self, at: Timestamp) -> Result<(), Refusal> {
-        let state = self.view()?.shard_state(self.replica.shard()).map_err(|e| storage(&e))?;
-        let floor = Timestamp(state.map_or(0, |s| s.gc_floor));
-        if at < floor {
-            let text = format!("versions below {floor} are collected; read at a later timestamp");
-            return Err(Error::new(Reason::TimestampCollected, text).into());
-        }
-        Ok(())
-    }
-
     /// The replica's state; while a snapshot replaces it, another replica has to answer.
     fn view(&self) -> Result<DataView, Refusal> {
         self.replica.view().ok_or(Refusal::NotFresh)
     }
 
-    fn read_at(&self, at: Timestamp) -> Result<Page, Refusal> {
-        read(&self.view()?, self.table, self.plan, at, &self.ctx.limits).map_err(|e| storage(&e).into())
+    /// Reads at `at`, or, if the caller has not chosen it, later: at the GC floor, below which versions are missing.
+    ///
+    /// The floor is asked for in the view that is read. Nothing above it goes while that is open (rule A2), and it is
+    /// below what is applied there, so the state at the floor is complete.
+    fn read_at(&self, at: Timestamp) -> Result<(Page, Timestamp), Refusal> {
+        let view = self.view()?;
+        let mut floor = view.gc_floor(self.replica.shard()).map_err(|e| storage(&e))?;
+        if sabotaged(Sabotage::ReadBelowFloor) {
+            floor = Timestamp::ZERO;
+        }
+        if at < floor && matches!(self.consistency, Consistency::Snapshot(_)) {
+            let text = format!("versions below {floor} are collected; read at a later timestamp");
+            return Err(Error::new(Reason::TimestampCollected, text).into());
+        }
+        let at = at.max(floor);
+        let mut page = read(&view, self.table, self.plan, at, &self.ctx.limits).map_err(|e| storage(&e))?;
+        // A tombstone may be among what is missing: from when on a key is absent is not known further back.
+        page.reveals = page.reveals.max(floor);
+        Ok((page, at))
     }
 
     fn answer(&self, page: Page, at: Timestamp, start: Mono, ready: Mono) -> ReadAnswer {

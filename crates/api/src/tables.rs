@@ -102,11 +102,13 @@ impl TablesService {
             Error::new(Reason::BadPlacement, "no placement; choose `global` or `regional` with its home region")
         })?;
         let (name, split_keys) = (request.name, request.split_keys);
+        let gc_ttl = (request.gc_ttl_ns > 0).then(|| Duration::from_nanos(request.gc_ttl_ns));
         for key in &split_keys {
             self.ctx.limits.check_key(key)?;
         }
         let build = |view: &CatalogView| {
-            let new = NewTable { name: name.clone(), placement: placement.clone(), split_keys: split_keys.clone() };
+            let (name, placement, split_keys) = (name.clone(), placement.clone(), split_keys.clone());
+            let new = NewTable { name, placement, split_keys, gc_ttl };
             create_table(view, self.ctx.request_id(), new).map(|(mutation, _)| Some(mutation))
         };
         change_catalog(&self.ctx, arrival, build).await?;

@@ -24,6 +24,9 @@ pub const TABLE_NAME_BYTES_MAX: usize = 128;
 pub const SHARDS_MAX: usize = 1024;
 /// How long old versions of a new table are kept.
 pub const GC_TTL_DEFAULT: Duration = Duration::from_secs(4 * 3600);
+/// The shortest time for which a table can keep old versions. Reads at a timestamp, scans of many pages among them, have
+/// to end within it.
+pub const GC_TTL_MIN: Duration = Duration::from_secs(1);
 /// The first number for tables and shards: 0 is the catalog's.
 const FIRST_ID: u64 = 1;
 
@@ -45,6 +48,8 @@ pub struct NewTable {
     pub placement: Placement,
     /// Keys at which it is split into shards: sorted, distinct, not empty.
     pub split_keys: Vec<Bytes>,
+    /// How long old versions are kept; `None`: [`GC_TTL_DEFAULT`].
+    pub gc_ttl: Option<Duration>,
 }
 
 /// Forms a cluster: its record, its first nodes and the first number. Refused at apply if there is one already.
@@ -106,6 +111,11 @@ pub fn register_node(view: &CatalogView, id: RequestId, node: Node) -> Result<Op
 pub fn create_table(view: &CatalogView, id: RequestId, new: NewTable) -> Result<(Mutation, Table), Error> {
     check_name(&new.name)?;
     check_split_keys(&new.split_keys)?;
+    let gc_ttl = new.gc_ttl.unwrap_or(GC_TTL_DEFAULT);
+    if gc_ttl < GC_TTL_MIN {
+        let text = format!("old versions are kept for {gc_ttl:?}; {GC_TTL_MIN:?} is the least");
+        return Err(Error::new(Reason::BadRequest, text));
+    }
     let (Some(cluster), Some(next_id)) = (view.cluster(), view.next_id()) else { return Err(not_formed()) };
     if view.table(&new.name).is_some() {
         let text = format!("there is a table `{}` already; choose another name, or drop it first", new.name);
@@ -121,7 +131,7 @@ pub fn create_table(view: &CatalogView, id: RequestId, new: NewTable) -> Result<
     }
     let members: BTreeSet<_> = shards.iter().flat_map(|s| s.replicas.iter().map(|r| r.node)).collect();
     let next = table.0 + 1 + shards.len() as u64;
-    let table = Table { id: table, name: new.name, placement: new.placement, shards, gc_ttl: GC_TTL_DEFAULT };
+    let table = Table { id: table, name: new.name, placement: new.placement, shards, gc_ttl };
 
     let mut change = Change::default();
     change.expect(cluster_key(), cluster.version);

@@ -13,8 +13,8 @@ mod timing;
 mod view;
 
 pub use changes::{
-    GC_TTL_DEFAULT, NewCluster, NewTable, SHARDS_MAX, TABLE_NAME_BYTES_MAX, create_table, drop_table, form_cluster,
-    register_node,
+    GC_TTL_DEFAULT, GC_TTL_MIN, NewCluster, NewTable, SHARDS_MAX, TABLE_NAME_BYTES_MAX, create_table, drop_table,
+    form_cluster, register_node,
 };
 pub use describe::{member, placement_from_proto, placement_to_proto, table_to_proto};
 pub use planner::{Hosted, Plan, PlannedReplica, Site, plan, plan_catalog};

@@ -7,7 +7,7 @@ use meridian_catalog::{
 };
 use meridian_proto::internal::v1::Mutation;
 use meridian_storage::{DataBatch, Store, StoreOptions};
-use meridian_txn::{Committed, ShardScope, apply, verdict};
+use meridian_txn::{Committed, LogPosition, ShardScope, apply, verdict};
 use meridian_types::{Error, KeyRange, NodeId, Placement, Reason, RequestId, ShardId, TableId, Timestamp};
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,7 +52,8 @@ impl Shard0 {
         let (view, ts) = (self.store.data.view(), self.last_ts.next());
         let mutations = std::slice::from_ref(mutation);
         let scope = ShardScope::catalog();
-        let outcome = apply(&scope, &view, self.last_ts, ts, mutations, &mut batch).expect("the store works").remove(0);
+        let log = LogPosition { last_ts: self.last_ts, ..LogPosition::default() };
+        let outcome = apply(&scope, &view, log, ts, mutations, &mut batch).expect("the store works").remove(0);
         self.store.data.write(batch).expect("the store takes the batch");
         self.last_ts = ts;
         self.catalog.refresh(&self.store.data.view()).expect("the catalog can be read");
@@ -89,7 +90,8 @@ fn node(id: u64, region: &str) -> Node {
 
 fn table(name: &str, placement: &str, split_keys: &[&'static str]) -> NewTable {
     let placement = Placement::parse(placement).expect("a placement");
-    NewTable { name: name.into(), placement, split_keys: split_keys.iter().map(|k| Bytes::from(*k)).collect() }
+    let split_keys = split_keys.iter().map(|k| Bytes::from(*k)).collect();
+    NewTable { name: name.into(), placement, split_keys, gc_ttl: None }
 }
 
 fn reason<T: std::fmt::Debug>(result: Result<T, Error>) -> Reason {
@@ -194,6 +196,7 @@ fn bad_tables_are_refused() {
         (table("t", "global", &["a", "a"]), Reason::BadRequest),
         (table("t", "global", &[""]), Reason::BadRequest),
         (NewTable { split_keys: vec![big_key], ..table("t", "global", &[]) }, Reason::KeyTooLarge),
+        (NewTable { gc_ttl: Some(Duration::from_millis(999)), ..table("t", "global", &[]) }, Reason::BadRequest),
         (NewTable { split_keys: many, ..table("t", "global", &[]) }, Reason::BadRequest),
         (table("t", "regional:mars", &[]), Reason::BadPlacement),
     ];

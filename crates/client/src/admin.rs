@@ -11,6 +11,7 @@ use meridian_proto::v1::tables_client::TablesClient;
 use meridian_proto::v1::{self as pb};
 use meridian_transport::Channel;
 use meridian_types::{Error as Cause, NodeId, Placement, Reason, ShardId};
+use std::time::Duration;
 
 impl Client {
     /// Creates a table, split into shards at `split_keys` (sorted, distinct); returns when its shards have leaders.
@@ -20,8 +21,20 @@ impl Client {
         placement: &Placement,
         split_keys: Vec<Bytes>,
     ) -> Result<pb::Table, Error> {
+        self.create_table_with_ttl(name, placement, split_keys, None).await
+    }
+
+    /// As [`Client::create_table`], for a table that keeps old versions for `gc_ttl`; `None`: the cluster's default.
+    pub async fn create_table_with_ttl(
+        &self,
+        name: &str,
+        placement: &Placement,
+        split_keys: Vec<Bytes>,
+        gc_ttl: Option<Duration>,
+    ) -> Result<pb::Table, Error> {
         let placement = Some(meridian_wire::placement::encode(placement));
-        let request = pb::CreateTableRequest { name: name.to_owned(), placement, split_keys };
+        let gc_ttl_ns = gc_ttl.map_or(0, |ttl| u64::try_from(ttl.as_nanos()).unwrap_or(u64::MAX).max(1));
+        let request = pb::CreateTableRequest { name: name.to_owned(), placement, split_keys, gc_ttl_ns };
         let send = |c, r| async move { tables(c).create_table(r).await };
         let (reply, attempts) = self.call(Operation::Once, request, send).await?;
         described(reply.table, attempts)

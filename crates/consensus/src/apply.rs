@@ -40,6 +40,8 @@ pub struct Undecodable;
 pub struct EntryMutations<'a> {
     /// The last stamp in the log before this entry: the same on every replica, however entries are batched.
     pub last_ts: Timestamp,
+    /// The shard's GC floor before this entry.
+    pub gc_floor: Timestamp,
     /// The first mutation's stamp.
     pub ts: Timestamp,
     /// The mutations.
@@ -53,6 +55,9 @@ pub struct EntryMutations<'a> {
 pub trait StateMachine: Send + Sync + 'static {
     /// Evaluates consecutive entries, each after the effects of those before it, and puts their effects into `batch`,
     /// which is then written in one piece together with the shard's position. For each entry one outcome per mutation.
+    ///
+    /// Below an entry's `gc_floor` old versions, and tombstones at it, may be gone on this replica and there on another:
+    /// nothing may depend on them.
     fn apply(
         &self,
         entries: &[EntryMutations<'_>],
@@ -70,6 +75,7 @@ pub trait StateMachine: Send + Sync + 'static {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Position {
     pub(crate) applied: Option<RaftLogId>,
+    pub(crate) gc_floor: Timestamp,
 }
 
 /// openraft's state machine for one group.
@@ -134,7 +140,7 @@ impl ApplyWorker {
     }
 
     fn publish(&self) {
-        self.position.send_replace(Position { applied: self.applied });
+        self.position.send_replace(Position { applied: self.applied, gc_floor: self.gc_floor });
         self.safe.apply(self.last_ts);
         self.machine.applied(self.last_ts);
     }
@@ -162,11 +168,11 @@ impl ApplyWorker {
                     Applied::Nothing
                 }
                 RaftPayload::Normal(command) => {
-                    let last_ts = self.last_ts;
+                    let (last_ts, gc_floor) = (self.last_ts, self.gc_floor);
                     let (result, mutations) = self.take(command, &mut batch)?;
                     if let Some(mutations) = mutations {
                         places.push(results.len());
-                        stamped.push(EntryMutations { last_ts, ts: command.first_ts(), mutations });
+                        stamped.push(EntryMutations { last_ts, gc_floor, ts: command.first_ts(), mutations });
                     }
                     result
                 }
@@ -204,7 +210,10 @@ impl ApplyWorker {
                 }
             }
             Some(pb::command::Body::RaiseFloor(floor)) => {
-                self.gc_floor = self.gc_floor.max(Timestamp(floor.floor));
+                // Below everything that is applied from here on, whoever asked for it.
+                let floor = Timestamp(floor.floor).min(ts.prev());
+                self.gc_floor = self.gc_floor.max(floor);
+                emit(|| Event::FloorRaised { shard: self.shard, ts, floor });
             }
             Some(pb::command::Body::Mutations(m)) => {
                 mutations = Some(if skipped_by_own_clock() { &[] } else { m.mutations.as_slice() });

@@ -28,6 +28,8 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 pub(crate) const QUEUE_MAX: usize = 4_096;
 /// Barriers that wait to be stamped: of the keeper, and of a transfer.
 const BARRIERS_MAX: usize = 4;
+/// Floors that wait to be stamped: a later one is as good.
+const FLOORS_MAX: usize = 1;
 
 /// A mutation on its way into the log.
 pub(crate) struct Proposal {
@@ -102,6 +104,8 @@ pub(crate) struct Leadership {
     proposals: mpsc::Sender<Proposal>,
     /// Barriers for the stamping task to hand over; the answer says what became of them.
     barriers: mpsc::Sender<oneshot::Sender<Result<Timestamp, ConsensusError>>>,
+    /// GC floors for the stamping task to hand over.
+    floors: mpsc::Sender<Timestamp>,
     /// Positions and read points need a barrier behind them (rule C6).
     barrier_wanted: Notify,
     stage: watch::Sender<Stage>,
@@ -117,18 +121,20 @@ impl Leadership {
         emit(|| Event::Led { shard: parts.shard, leader: codec::leader_of(&leader), above: last });
         let (proposals, queue) = mpsc::channel(QUEUE_MAX);
         let (barriers, wanted) = mpsc::channel(BARRIERS_MAX);
+        let (floors, raised) = mpsc::channel(FLOORS_MAX);
         let this = Arc::new(Self {
             sequencer: Mutex::new(Sequencer::new(codec::leader_of(&leader), last)),
             parts,
             leader,
             proposals,
             barriers,
+            floors,
             barrier_wanted: Notify::new(),
             stage: watch::Sender::new(Stage::Opening),
             paused: watch::Sender::new(None),
         });
         this.want_barrier();
-        tokio::spawn(stamping::run(Arc::downgrade(&this), queue, wanted));
+        tokio::spawn(stamping::run(Arc::downgrade(&this), queue, wanted, raised));
         tokio::spawn(stamping::keep_barriers(this.clone()));
         this
     }
@@ -180,6 +186,14 @@ impl Leadership {
             mpsc::error::TrySendError::Full(_) => ConsensusError::Overloaded { limit: QUEUE_MAX },
             mpsc::error::TrySendError::Closed(_) => NotLeader { hint: None }.into(),
         })
+    }
+
+    /// Queues an entry that raises the GC floor, unless one waits already, or a transfer has begun.
+    pub(crate) fn raise_floor(&self, to: Timestamp) {
+        if self.successor().is_none() {
+            // Full, or the leadership is over: the next round finds that out.
+            let _ = self.floors.try_send(to);
+        }
     }
 
     /// What is left of the lease, by the effective membership as openraft last published it; `None`: it is not valid.

@@ -125,6 +125,7 @@ impl Replica {
         let cache = log_store.cache().clone();
         let safe = Arc::new(SafeTime::new(Timestamp(state.last_ts)));
         let acks = Arc::new(QuorumAcks::new(me));
+        store.data.collect_in(shard, table, &range);
         let snapshots = SnapshotMaker::new(shard, table, range.clone(), store.clone());
         let (worker, position) =
             ApplyWorker::open(shard, store.data.clone(), machine, cache.clone(), safe.clone(), snapshots.clone())
@@ -280,6 +281,28 @@ impl Replica {
         Ok(())
     }
 
+    /// At the leader: proposes that versions be collected which only reads below `to` can find; below what is safe to read
+    /// here, and below every timestamp that is protected on this node. Nobody is told what becomes of it.
+    pub fn raise_floor(&self, to: Timestamp) -> Result<(), ConsensusError> {
+        let leadership = self.leadership().ok_or_else(|| self.not_leader())?;
+        let protected = self.snapshots.store.data.lowest_protected(self.shard).unwrap_or(Timestamp::MAX);
+        let to = to.min(self.safe.safe()).min(protected);
+        if to > self.gc_floor() {
+            leadership.raise_floor(to);
+        }
+        Ok(())
+    }
+
+    /// The GC floor of what is applied: the lowest timestamp at which the shard can be read.
+    pub fn gc_floor(&self) -> Timestamp {
+        self.position.borrow().gc_floor
+    }
+
+    /// The GC floor that is durable, and so the one that old versions are collected below.
+    pub fn durable_gc_floor(&self) -> Timestamp {
+        Timestamp(self.snapshots.store.data.durable(self.shard).map_or(0, |state| state.gc_floor))
+    }
+
     fn check_clock(&self, ts: Timestamp) -> Result<(), ConsensusError> {
         if !self.clock.is_safe() {
             return Err(ConsensusError::ClockUnsafe);
@@ -375,6 +398,7 @@ impl Replica {
         let tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
         tasks.iter().for_each(JoinHandle::abort);
         self.set_leadership(None);
+        self.snapshots.retire();
         if let Err(e) = self.raft.shutdown().await {
             tracing::warn!(shard = %self.shard, "the group did not stop cleanly: {e}");
         }
@@ -438,7 +462,7 @@ impl Replica {
         &self.range
     }
 
-    /// A consistent view of the shard's state; `None` while a snapshot replaces it.
+    /// A consistent view of the shard's state; `None` while a snapshot replaces it, and once the replica is stopped.
     pub fn view(&self) -> Option<DataView> {
         self.snapshots.view()
     }

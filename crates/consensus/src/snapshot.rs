@@ -48,12 +48,20 @@ pub(crate) struct SnapshotMaker {
     wanted: AtomicBool,
     /// Odd while a snapshot is being installed; even, and another number, afterwards.
     replaced: AtomicU64,
+    /// The replica is stopped; its data may be removed.
+    retired: AtomicBool,
 }
 
 impl SnapshotMaker {
     pub(crate) fn new(shard: ShardId, table: TableId, range: KeyRange, store: Store) -> Arc<Self> {
-        let (next, replaced, wanted) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
-        Arc::new(Self { shard, table, range, store, next, wanted, replaced })
+        let (next, replaced) = (AtomicU64::new(0), AtomicU64::new(0));
+        let (wanted, retired) = (AtomicBool::new(false), AtomicBool::new(false));
+        Arc::new(Self { shard, table, range, store, next, wanted, replaced, retired })
+    }
+
+    /// No more views: a request that still holds the replica must not take what is left of its data for all of it.
+    pub(crate) fn retire(&self) {
+        self.retired.store(true, Ordering::SeqCst);
     }
 
     /// The durable state as a snapshot; `None` while nothing is durable.
@@ -156,12 +164,12 @@ impl SnapshotMaker {
         self.remove_dir(&staged.dir)
     }
 
-    /// A consistent view of the state, unless it is being replaced right now.
+    /// A consistent view of the state, unless it is being replaced right now or the replica is stopped.
     pub(crate) fn view(&self) -> Option<DataView> {
         let before = self.replaced.load(Ordering::SeqCst);
         let view = self.store.data.view();
         let whole = before.is_multiple_of(2) && before == self.replaced.load(Ordering::SeqCst);
-        whole.then_some(view)
+        (whole && !self.retired.load(Ordering::SeqCst)).then_some(view)
     }
 
     async fn blocking<T: Send + 'static>(

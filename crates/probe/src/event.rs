@@ -178,6 +178,22 @@ pub enum Event {
         /// Whether it took effect.
         committed: bool,
     },
+    /// This replica applied an entry that raises the shard's GC floor.
+    FloorRaised {
+        /// The shard.
+        shard: ShardId,
+        /// The entry's stamp.
+        ts: Timestamp,
+        /// The floor from then on, unless it was higher before.
+        floor: Timestamp,
+    },
+    /// A compaction that leaves out old versions begins on this node.
+    Collecting {
+        /// The shard.
+        shard: ShardId,
+        /// Of the versions at or below this only the newest of each key is kept.
+        floor: Timestamp,
+    },
     /// A snapshot replaced the state of this replica.
     Installed {
         /// The shard.

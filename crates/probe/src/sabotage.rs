@@ -124,6 +124,12 @@ sabotages! {
     ApplyReadsClock "O5, A1",
     /// A replica removes old versions by itself.
     CollectLocally "A2",
+    /// Old versions are collected below a floor that is applied and not yet durable.
+    CollectUnflushedFloor "A2",
+    /// Old versions are collected whatever the floor is.
+    CollectAboveFloor "A2",
+    /// Reads below the GC floor are answered with what is left.
+    ReadBelowFloor "A2",
     /// A snapshot goes without the request ledger.
     SnapshotWithoutLedger "D3",
     /// A snapshot goes without the shard's last timestamp.

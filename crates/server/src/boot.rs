@@ -5,6 +5,7 @@
 //! shard 0 have to reach one another before anything can be registered: whoever boots it serves its routes at once.
 
 use crate::balance;
+use crate::collect;
 use crate::config::{FormConfig, NodeConfig};
 use crate::host::Host;
 use crate::join::{self, introduction};
@@ -155,12 +156,13 @@ pub async fn boot(config: NodeConfig, environment: Environment) -> Result<Booted
     let (routes, health) = routes(&ctx).await?;
     let first = config.form.as_ref().map(|f| f.first);
     let gossip = ctx.gossip.clone();
-    let work: [BoxFuture<'static, ()>; 6] = [
+    let work: [BoxFuture<'static, ()>; 7] = [
         watch_disk(ctx.store.clone()).boxed(),
         async move { gossip.run().await }.boxed(),
         follow_catalog(ctx.clone(), changed).boxed(),
         Host::new(ctx.clone(), membership.max_offset).run().boxed(),
         balance::run(ctx.clone(), first).boxed(),
+        collect::run(ctx.clone()).boxed(),
         register(ctx.clone(), config, incarnation).boxed(),
     ];
     let mut tasks = JoinSet::new();

@@ -124,8 +124,7 @@ impl Host {
         let remove = move || {
             let log = store.raft.shard(shard);
             if let Some((table, range)) = scope_of(log.get_mark(SCOPE)?) {
-                store.data.clear_shard(shard, table, &range)?;
-                store.data.flush()?;
+                store.data.drop_shard(shard, table, &range)?;
             }
             log.destroy()
         };

@@ -6,6 +6,7 @@ mod balance;
 mod boot;
 pub mod bootstrap;
 pub mod cluster_file;
+mod collect;
 pub mod config;
 pub mod dev;
 mod emulation;

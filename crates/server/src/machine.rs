@@ -3,7 +3,7 @@
 use meridian_consensus::{EntryMutations, StateMachine};
 use meridian_proto::internal::v1 as pb;
 use meridian_storage::{DataBatch, DataStore, StorageError};
-use meridian_txn::{ShardScope, Stamped};
+use meridian_txn::{LogPosition, ShardScope, Stamped};
 use meridian_types::Timestamp;
 use tokio::sync::watch;
 
@@ -27,8 +27,11 @@ impl StateMachine for ShardMachine {
         entries: &[EntryMutations<'_>],
         batch: &mut DataBatch,
     ) -> Result<Vec<Vec<pb::Outcome>>, StorageError> {
-        let stamped =
-            entries.iter().map(|&EntryMutations { last_ts, ts, mutations }| Stamped { last_ts, ts, mutations });
+        let stamped = entries.iter().map(|&EntryMutations { last_ts, gc_floor, ts, mutations }| Stamped {
+            log: LogPosition { last_ts, gc_floor },
+            ts,
+            mutations,
+        });
         meridian_txn::apply_all(&self.scope, &self.data.view(), &stamped.collect::<Vec<_>>(), batch)
     }
 

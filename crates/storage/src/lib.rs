@@ -35,7 +35,7 @@ mod snapshot;
 mod space;
 mod store;
 
-pub use data::{DataBatch, DataStore, DataView, ScanResult, ScanRow, Version};
+pub use data::{Collected, DataBatch, DataStore, DataView, Protection, ScanResult, ScanRow, Version};
 pub use engine::EngineStats;
 pub use error::{StorageError, StoreName};
 pub use files::{FileReader, FileWriter, Files};

@@ -56,11 +56,21 @@ impl ShardScope {
     }
 }
 
+/// What the log before an entry has left, beside the data.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogPosition {
+    /// The last timestamp that it has used.
+    pub last_ts: Timestamp,
+    /// The shard's GC floor. A tombstone at or below it is as good as nothing: it may be collected here and not on another
+    /// replica.
+    pub gc_floor: Timestamp,
+}
+
 /// The mutations of one entry; mutation `i` has the timestamp `ts + i`.
 #[derive(Clone, Copy, Debug)]
 pub struct Stamped<'a> {
-    /// The last timestamp that the shard's log has used before this entry.
-    pub last_ts: Timestamp,
+    /// What the log before the entry has left.
+    pub log: LogPosition,
     /// The first mutation's timestamp.
     pub ts: Timestamp,
     /// The mutations.
@@ -71,12 +81,12 @@ pub struct Stamped<'a> {
 pub fn apply(
     scope: &ShardScope,
     view: &DataView,
-    last_ts: Timestamp,
+    log: LogPosition,
     ts: Timestamp,
     mutations: &[Mutation],
     batch: &mut DataBatch,
 ) -> Result<Vec<Outcome>, StorageError> {
-    let outcomes = apply_all(scope, view, &[Stamped { last_ts, ts, mutations }], batch)?;
+    let outcomes = apply_all(scope, view, &[Stamped { log, ts, mutations }], batch)?;
     Ok(outcomes.into_iter().flatten().collect())
 }
 
@@ -84,10 +94,10 @@ pub fn apply(
 ///
 /// * `view`: the state before the first entry.
 /// * Returns one outcome per mutation, in order, for each entry.
-/// * An entry whose stamp is not above its `last_ts` has no effect at all (S5): every mutation comes to
+/// * An entry whose stamp is not above its log's `last_ts` has no effect at all (S5): every mutation comes to
 ///   [`StaleTimestamp`]. That means a fence was broken somewhere; the caller raises the alarm.
 /// * How many entries are applied together is each replica's own business: every decision rests on the entry, its
-///   `last_ts` and the state that the entries before it have left (A1).
+///   log position and the state that the entries before it have left (A1).
 /// * Cost: one ledger lookup per mutation, one read per key of its preconditions and reads. Blind writes read nothing.
 pub fn apply_all(
     scope: &ShardScope,
@@ -97,7 +107,8 @@ pub fn apply_all(
 ) -> Result<Vec<Vec<Outcome>>, StorageError> {
     let mut state = Overlay::new(scope, view, batch);
     let mut all = Vec::with_capacity(entries.len());
-    for Stamped { last_ts, ts, mutations } in entries {
+    for Stamped { log: LogPosition { last_ts, gc_floor }, ts, mutations } in entries {
+        state.set_floor(*gc_floor);
         let stamps = (ts.0..=u64::MAX).map(Timestamp);
         if ts <= last_ts && !sabotaged(Sabotage::IgnoreApplyGuard) {
             let stale = |(_, ts)| outcome(ts, Decision::StaleTimestamp(StaleTimestamp {}));

@@ -12,7 +12,7 @@ mod read;
 mod span;
 mod verdict;
 
-pub use apply::{READS_BYTES_MAX, ShardScope, Stamped, apply, apply_all};
+pub use apply::{LogPosition, READS_BYTES_MAX, ShardScope, Stamped, apply, apply_all};
 pub use ledger::{ID_AHEAD_MAX, RETENTION, id_from_proto, id_to_proto};
 pub use read::{Page, ReadPlan, read};
 pub use span::{mutation_span, plan_span};

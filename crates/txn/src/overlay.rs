@@ -19,6 +19,8 @@ pub(crate) struct Overlay<'a> {
     /// The newest version of every key written by these entries.
     versions: HashMap<Bytes, Version>,
     records: HashMap<RequestId, LedgerRecord>,
+    /// Tombstones at or below it are as good as nothing.
+    gc_floor: Timestamp,
     /// Ledger records of ids issued before this are dropped by these entries.
     forgotten: Timestamp,
     /// An encoded record, for its memory.
@@ -28,15 +30,23 @@ pub(crate) struct Overlay<'a> {
 impl<'a> Overlay<'a> {
     pub(crate) fn new(scope: &'a ShardScope, view: &'a DataView, batch: &'a mut DataBatch) -> Self {
         let (versions, records, scratch) = (HashMap::new(), HashMap::new(), Vec::new());
-        Self { scope, view, batch, versions, records, forgotten: Timestamp::ZERO, scratch }
+        let gc_floor = Timestamp::ZERO;
+        Self { scope, view, batch, versions, records, forgotten: Timestamp::ZERO, gc_floor, scratch }
     }
 
-    /// The key's newest version, tombstones included.
+    /// The GC floor that the entries from here on are applied under.
+    pub(crate) fn set_floor(&mut self, gc_floor: Timestamp) {
+        self.gc_floor = gc_floor;
+    }
+
+    /// The key's newest version, tombstones included that no replica has collected.
     pub(crate) fn newest(&self, key: &Bytes) -> Result<Option<Version>, StorageError> {
-        if let Some(version) = self.versions.get(key) {
-            return Ok(Some(version.clone()));
-        }
-        self.view.get(self.scope.table, key, Timestamp::MAX)
+        let newest = match self.versions.get(key) {
+            // Of an entry that is applied in the same batch: the floor may have been raised above it since.
+            Some(version) => Some(version.clone()),
+            None => self.view.get(self.scope.table, key, Timestamp::MAX)?,
+        };
+        Ok(newest.filter(|v| v.value.is_some() || v.ts > self.gc_floor))
     }
 
     /// Writes a version; `None` is a tombstone. A second one at the same timestamp replaces the first.

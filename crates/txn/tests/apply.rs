@@ -3,15 +3,15 @@
 mod common;
 
 use common::{SECOND, START, Say, Shard, TABLE, request, row};
-use meridian_proto::internal::v1::Mutation;
 use meridian_proto::internal::v1::outcome::{
     Committed, IdExpired, IdInFuture, IdReused, Malformed, ReadsTooLarge, Refused, Result as Decision, StaleTimestamp,
     WrongShard,
 };
+use meridian_proto::internal::v1::{Mutation, ShardState};
 use meridian_proto::v1::precondition::Condition::{self, Exists, Value, Version};
 use meridian_proto::v1::{Precondition, RequestId, WriteOp, write_op::Action};
 use meridian_storage::DataBatch;
-use meridian_txn::{READS_BYTES_MAX, RETENTION, ReadPlan, id_from_proto, read};
+use meridian_txn::{LogPosition, READS_BYTES_MAX, RETENTION, ReadPlan, Stamped, apply_all, id_from_proto, read};
 use meridian_types::{KeyRange, Limits, Timestamp};
 
 fn committed() -> Decision {
@@ -206,8 +206,8 @@ fn an_entry_that_is_not_above_its_predecessors_has_no_effect() {
         let mut batch = DataBatch::default();
         let scope = shard.scope.clone();
         let mutations = [request(2).put("a", "2"), request(3).put("b", "2")];
-        let outcomes =
-            meridian_txn::apply(&scope, &shard.view(), shard.last_ts, Timestamp(ts), &mutations, &mut batch).unwrap();
+        let log = LogPosition { last_ts: shard.last_ts, ..LogPosition::default() };
+        let outcomes = meridian_txn::apply(&scope, &shard.view(), log, Timestamp(ts), &mutations, &mut batch).unwrap();
         assert!(outcomes.iter().all(|o| o.result == Some(Decision::StaleTimestamp(StaleTimestamp {}))));
         shard.store.write(batch).unwrap();
     }
@@ -248,4 +248,58 @@ fn pages_obey_their_limits_in_both_directions() {
     assert_eq!(page(3, true, &limits), ("cba".into(), false));
     assert_eq!(page(0, true, &Limits { page_rows_max: 1, ..limits }), ("c".into(), true));
     assert_eq!(page(0, false, &Limits { page_bytes_max: 1, ..limits }), ("a".into(), true), "never an empty page");
+}
+
+/// One replica has collected a tombstone, the other has not yet: what they answer is the same.
+#[test]
+fn outcomes_do_not_depend_on_what_is_collected() {
+    let mut replicas = [Shard::new(), Shard::new()];
+    let floor = START + 100;
+    for shard in &mut replicas {
+        shard.entry(START + 10, &[request(1).put("a", "1")]);
+        shard.entry(START + 20, &[request(2).delete("a")]);
+        shard.entry(floor + 1, &[request(3).put("b", "1")]);
+        shard.gc_floor = Timestamp(floor);
+    }
+    let [collected, other] = &mut replicas;
+    let mut position = DataBatch::default();
+    position.put_shard_state(collected.scope.shard, &ShardState { gc_floor: floor, ..ShardState::default() });
+    collected.store.write(position).unwrap();
+    collected.store.collect_in(collected.scope.shard, TABLE, &collected.scope.range);
+    collected.store.flush().unwrap();
+    collected.store.compact(TABLE, &collected.scope.range).unwrap();
+    let tombstone = |shard: &Shard| shard.view().get(TABLE, b"a", Timestamp::MAX).unwrap();
+    assert_eq!(tombstone(collected), None);
+    assert_eq!(tombstone(other).map(|v| v.ts), Some(Timestamp(START + 20)));
+    let asked = [
+        request(4).given("a", Exists(true)).put("c", "1"),
+        request(5).given("a", Value("1".into())).put("c", "2"),
+        request(6).given("a", Version(START + 10)).put("c", "3"),
+        request(7).given("a", Exists(false)).put("a", "2"),
+        request(8).given("a", Exists(false)).read("a"),
+    ];
+    assert_eq!(collected.entry(floor + 10, &asked), other.entry(floor + 10, &asked));
+}
+
+#[test]
+fn outcomes_do_not_depend_on_what_is_applied_together() {
+    let floor = Timestamp(START + 100);
+    let (first, second) = ([request(1).put("a", "1"), request(2).delete("a")], [request(3).given("a", Exists(true))]);
+    let mut apart = Shard::new();
+    let mut outcomes = vec![apart.entry(START, &first)];
+    apart.gc_floor = floor;
+    outcomes.push(apart.entry(START + 200, &second));
+
+    let together = Shard::new();
+    let before = LogPosition { last_ts: together.last_ts, gc_floor: Timestamp::ZERO };
+    // An entry in between has raised the floor above the tombstone.
+    let after = LogPosition { last_ts: Timestamp(START + 150), gc_floor: floor };
+    let entries = [
+        Stamped { log: before, ts: Timestamp(START), mutations: &first },
+        Stamped { log: after, ts: Timestamp(START + 200), mutations: &second },
+    ];
+    let mut batch = DataBatch::default();
+    assert_eq!(apply_all(&together.scope, &together.view(), &entries, &mut batch).unwrap(), outcomes);
+    together.store.write(batch).unwrap();
+    assert_eq!(together.value("a"), apart.value("a"));
 }

@@ -2,7 +2,7 @@
 
 use meridian_probe::Event;
 use meridian_storage::DiskLevel;
-use meridian_types::{NodeId, ShardId};
+use meridian_types::{NodeId, ShardId, Timestamp};
 use std::fmt;
 
 /// How a node's run ended.
@@ -31,6 +31,9 @@ pub enum What<'a> {
 pub trait Disks {
     /// Index after the last entry of a shard's log that a power loss at this moment would leave on this node.
     fn synced_end(&self, node: NodeId, shard: ShardId) -> u64;
+
+    /// The GC floor of a shard that a power loss at this moment would leave on this node.
+    fn durable_floor(&self, node: NodeId, shard: ShardId) -> Timestamp;
 }
 
 /// One thing that happened, in the one order in which everything in a simulation happens.

@@ -4,7 +4,7 @@ use super::invariant::{Breach, Disks, Invariant, Seen, What};
 use super::tell::tell;
 use meridian_probe::{Digest, Event};
 use meridian_storage::SimDisk;
-use meridian_types::{NodeId, ShardId};
+use meridian_types::{NodeId, ShardId, Timestamp};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -13,13 +13,17 @@ use std::rc::Rc;
 /// Breaches after which no more are noted: one cause has many consequences.
 const BREACHES_MAX: usize = 8;
 
-/// The nodes' disks, as far as logs go.
+/// The nodes' disks, as far as logs and floors go.
 #[derive(Default)]
 pub(crate) struct NodeDisks(pub(crate) BTreeMap<NodeId, SimDisk>);
 
 impl Disks for NodeDisks {
     fn synced_end(&self, node: NodeId, shard: ShardId) -> u64 {
         self.0.get(&node).and_then(|disk| disk.synced_last_index(shard)).map_or(0, |last| last + 1)
+    }
+
+    fn durable_floor(&self, node: NodeId, shard: ShardId) -> Timestamp {
+        self.0.get(&node).map_or(Timestamp::ZERO, |disk| disk.durable_floor(shard))
     }
 }
 

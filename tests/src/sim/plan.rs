@@ -88,6 +88,8 @@ pub(crate) struct Plan {
     pub(crate) sync_max: Duration,
     pub(crate) publish_interval: Duration,
     pub(crate) tables: Vec<TablePlan>,
+    /// How long the tables keep old versions; `None`: longer than the simulation.
+    pub(crate) gc_ttl: Option<Duration>,
     pub(crate) keys: u64,
     /// Client processes in each region.
     pub(crate) processes: u64,
@@ -184,6 +186,7 @@ impl Plan {
             sync_max: Duration::from_millis(*[0, 2, 5, 20].choose(&mut rng).unwrap_or(&2)),
             publish_interval: Duration::from_millis(*[40, 100, 250].choose(&mut rng).unwrap_or(&100)),
             tables: tables(&mut rng, regions),
+            gc_ttl: gc_ttl(seed),
             keys: *[2, 4, 12].choose(&mut rng).unwrap_or(&4),
             processes: rng.random_range(1..=3),
             patience,
@@ -242,6 +245,12 @@ impl Plan {
         let (a, b) = (place(a).min(place(b)), place(a).max(place(b)));
         self.delays.iter().find(|(pair, _)| *pair == (a, b)).map_or(Duration::from_millis(1), |(_, d)| *d)
     }
+}
+
+/// Drawn apart from everything else.
+fn gc_ttl(seed: u64) -> Option<Duration> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed ^ 0x0067_635f_7474_6c00);
+    *[None, None, Some(1_000), Some(1_300), Some(2_500)].map(|ms| ms.map(Duration::from_millis)).choose(&mut rng)?
 }
 
 fn clock(rng: &mut ChaCha8Rng) -> ClockPlan {

@@ -305,17 +305,27 @@ impl Run {
         self.world.contexts().len() == wanted && applied.values().all(|all| all.iter().all(|ts| *ts == all[0]))
     }
 
-    /// The replicas of a shard hold the same versions.
+    /// The replicas of a shard hold the same versions, as far as any read can find them: at timestamps from the highest
+    /// of their floors on.
     fn compare_replicas(&self) -> Result<(), String> {
+        let mut floors: BTreeMap<_, Timestamp> = BTreeMap::new();
+        for replica in self.world.contexts().iter().flat_map(|ctx| ctx.replicas.all()) {
+            let floor = floors.entry(replica.shard()).or_default();
+            *floor = replica.gc_floor().max(*floor);
+        }
         let mut first: BTreeMap<_, (_, String)> = BTreeMap::new();
         for ctx in self.world.contexts() {
             for replica in ctx.replicas.all() {
                 let Some(view) = replica.view() else { continue };
                 let range: KeyRange = replica.range().clone();
-                let rows = view
-                    .scan(replica.table(), &range, Timestamp::MAX, false, usize::MAX, usize::MAX)
-                    .map_err(|e| format!("{} of {} cannot be read: {e}", replica.shard(), ctx.me))?;
-                let text = format!("{:?} {:?}", replica.safe_time().applied(), rows.rows);
+                let applied = replica.safe_time().applied();
+                let mut text = format!("{applied:?}");
+                for at in moments(floors.get(&replica.shard()).copied().unwrap_or_default(), applied) {
+                    let rows = view
+                        .scan(replica.table(), &range, at, false, usize::MAX, usize::MAX)
+                        .map_err(|e| format!("{} of {} cannot be read: {e}", replica.shard(), ctx.me))?;
+                    text += &format!(" {at:?}: {:?}", rows.rows);
+                }
                 let (other, expected) = first.entry(replica.shard()).or_insert_with(|| (ctx.me, text.clone()));
                 if *expected != text {
                     return Err(format!("{} differs between {other} and {}", replica.shard(), ctx.me));
@@ -332,6 +342,14 @@ impl Run {
         let records = self.history.records();
         self.failures.extend(check_records(&records, &tables, self.world.observer.clocks_good.get()));
     }
+}
+
+/// Some timestamps from the floor to what is applied, both included, and the newest of all.
+fn moments(floor: Timestamp, applied: Timestamp) -> impl Iterator<Item = Timestamp> {
+    const STEPS: u64 = 16;
+    let from = if floor == Timestamp::ZERO { applied.minus(Duration::from_secs(20)) } else { floor };
+    let step = applied.0.saturating_sub(from.0) / STEPS;
+    (0..STEPS).map(move |i| Timestamp(from.0 + i * step)).chain([applied, Timestamp::MAX])
 }
 
 /// Everything that can be said about what clients saw.

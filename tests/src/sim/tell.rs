@@ -88,6 +88,10 @@ fn event_text(event: &Event, start: u64) -> String {
             let id = id.map(|id| id.to_string()).unwrap_or_default();
             format!("installs a snapshot of {shard} up to {id}, {}", at(*last_ts, start))
         }
+        Event::FloorRaised { shard, ts, floor } => {
+            format!("raises the floor of {shard} to {} by the entry {}", at(*floor, start), at(*ts, start))
+        }
+        Event::Collecting { shard, floor } => format!("collects {shard} below {}", at(*floor, start)),
         Event::Closed { shard, leader, closed, position } => {
             format!("as {leader} of {shard}: closes {} at position {}", at(*closed, start), at(*position, start))
         }

@@ -63,12 +63,12 @@ async fn connect(ways: &Ways, region: &RegionId, by: &Arc<dyn Connect>, pipelini
 }
 
 /// Creates the tables; started on the clients' host.
-async fn create(client: &Client, tables: &[TablePlan]) {
+async fn create(client: &Client, tables: &[TablePlan], gc_ttl: Option<Duration>) {
     for table in tables {
         let placement: Placement = Placement::parse(&table.placement).expect("a plan has valid placements");
         let splits: Vec<bytes::Bytes> = if table.split { vec!["k001".into()] } else { Vec::new() };
         loop {
-            match client.create_table(table.name, &placement, splits.clone()).await {
+            match client.create_table_with_ttl(table.name, &placement, splits.clone(), gc_ttl).await {
                 Ok(_) => break,
                 Err(e) if e.reason() == Reason::TableExists => break,
                 Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
@@ -85,7 +85,7 @@ pub(crate) async fn run(plan: Plan, ways: Ways, history: History, progress: Arc<
         let pipelining = (plan.seed ^ number) & 1 == 0;
         clients.push((region.clone(), connect(&ways, region, by, pipelining).await));
     }
-    create(&clients[0].1, &plan.tables).await;
+    create(&clients[0].1, &plan.tables, plan.gc_ttl).await;
     let mut number = 0;
     for (region, client) in &clients {
         for _ in 0..plan.processes {
@@ -172,13 +172,25 @@ impl Worker {
                         self.check_bound(&level, reply.staleness);
                         true
                     }
-                    Err(_) => false,
+                    Err(e) => {
+                        self.check_collected(&level, e.reason());
+                        false
+                    }
                 }
             }
             80..95 => {
                 let level = self.level();
                 let rows = self.rng.random_range(1..=self.plan.keys as u32);
-                self.process.scan(table, "", rows, level).await.is_ok()
+                match self.process.scan(table, "", rows, level.clone()).await {
+                    Ok(_) => true,
+                    Err(e) => {
+                        // Over several shards the gateway chooses a timestamp, and may take too long.
+                        if matches!(level, Consistency::Snapshot(_)) {
+                            self.check_collected(&level, e.reason());
+                        }
+                        false
+                    }
+                }
             }
             95..97 => {
                 self.read_the_future(table, &key).await;
@@ -203,6 +215,18 @@ impl Worker {
         }
     }
 
+    /// Only a timestamp that the caller has chosen may be collected, and not before the table's time is over.
+    fn check_collected(&self, level: &Consistency, reason: Reason) {
+        if reason != Reason::TimestampCollected || self.plan.clocks_break {
+            return;
+        }
+        let now = Timestamp(meridian_probe::machine::true_ns().unwrap_or(0));
+        let old = |at: Timestamp| self.plan.gc_ttl.is_some_and(|ttl| at < now.minus(ttl));
+        if !matches!(level, Consistency::Snapshot(at) if old(*at)) {
+            locked(&self.progress.wrong).push(format!("collected too early: {level:?} is refused at {now}"));
+        }
+    }
+
     fn level(&mut self) -> Consistency {
         match self.rng.random_range(0..12) {
             0..4 => Consistency::Linearizable,
@@ -211,7 +235,9 @@ impl Worker {
             8..11 => {
                 // Around now: the leader has to close it, wait for what is in flight, or for its clock.
                 let now = meridian_probe::machine::true_ns().unwrap_or(0);
-                let off = self.rng.random_range(-1_000_000_000..150_000_000);
+                // Where versions are collected, also on both sides of the floor.
+                let back = self.plan.gc_ttl.map_or(1_000_000_000, |ttl| ttl.as_nanos() as i64 * 3 / 2);
+                let off = self.rng.random_range(-back..150_000_000);
                 Consistency::Snapshot(Timestamp(now.saturating_add_signed(off)))
             }
             _ => Consistency::Local,

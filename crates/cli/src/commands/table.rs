@@ -7,6 +7,7 @@ use comfy_table::Cell;
 use meridian_proto::v1 as pb;
 use meridian_types::{NodeId, Placement, ShardId};
 use serde_json::{Value, json};
+use std::time::Duration;
 
 /// Create, list, describe and drop tables.
 #[derive(Debug, clap::Args)]
@@ -29,6 +30,9 @@ enum Command {
         /// A key at which to split it into shards; may be repeated.
         #[arg(long, value_name = "KEY")]
         split: Vec<String>,
+        /// How long old versions are kept, for reads at a timestamp; the cluster's default without.
+        #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+        gc_ttl: Option<Duration>,
     },
     /// List all tables.
     List,
@@ -58,9 +62,9 @@ Examples:
 
 pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<()> {
     match args.command {
-        Command::Create { name, placement, split } => {
+        Command::Create { name, placement, split, gc_ttl } => {
             let keys = split_keys(&split)?;
-            let table = context.connect().await?.create_table(&name, &placement, keys).await?;
+            let table = context.connect().await?.create_table_with_ttl(&name, &placement, keys, gc_ttl).await?;
             show(context, &table)
         }
         Command::List => {

@@ -97,13 +97,23 @@ fn refuse(proposals: impl IntoIterator<Item = Proposal>, why: impl Fn() -> Conse
 }
 
 /// The stamping task of one leadership. Ends when the leadership is dropped; what is still queued then was not stamped.
-pub(super) async fn run(this: Weak<Leadership>, mut queue: mpsc::Receiver<Proposal>, barriers: BarrierQueue) {
-    stamp_all(this, &mut queue, barriers).await;
+pub(super) async fn run(
+    this: Weak<Leadership>,
+    mut queue: mpsc::Receiver<Proposal>,
+    barriers: BarrierQueue,
+    floors: mpsc::Receiver<Timestamp>,
+) {
+    stamp_all(this, &mut queue, barriers, floors).await;
     queue.close();
     refuse(std::iter::from_fn(|| queue.try_recv().ok()), || NotLeader { hint: None }.into());
 }
 
-async fn stamp_all(this: Weak<Leadership>, queue: &mut mpsc::Receiver<Proposal>, mut barriers: BarrierQueue) {
+async fn stamp_all(
+    this: Weak<Leadership>,
+    queue: &mut mpsc::Receiver<Proposal>,
+    mut barriers: BarrierQueue,
+    mut floors: mpsc::Receiver<Timestamp>,
+) {
     loop {
         let early = sabotaged(Sabotage::StampBeforeQueue).then(|| this.upgrade()).flatten();
         let early = early.map(|this| this.parts.clock.now().latest);
@@ -112,6 +122,10 @@ async fn stamp_all(this: Weak<Leadership>, queue: &mut mpsc::Receiver<Proposal>,
             wanted = barriers.recv() => {
                 let (Some(answer), Some(this)) = (wanted, this.upgrade()) else { return };
                 barrier(&this, answer).await;
+            }
+            floor = floors.recv() => {
+                let (Some(floor), Some(this)) = (floor, this.upgrade()) else { return };
+                raise_floor(&this, floor).await;
             }
             first = queue.recv() => {
                 let Some(first) = first else { return };
@@ -167,6 +181,24 @@ async fn barrier(this: &Arc<Leadership>, answer: oneshot::Sender<Result<Timestam
         };
         // Nobody may be waiting any more.
         let _ = answer.send(result);
+    });
+}
+
+/// Hands an entry over that raises the GC floor. Nobody waits for it: if it gets lost, a later one does its work.
+async fn raise_floor(this: &Arc<Leadership>, floor: Timestamp) {
+    if !this.parts.clock.is_safe() {
+        return;
+    }
+    // It touches nothing that may be read: whoever reads below the floor is refused once it is applied.
+    let ts = this.stamp(|s| s.stamp(this.parts.clock.now().latest, floor, 1, KeySpan::default()));
+    let body = Some(pb::command::Body::RaiseFloor(pb::command::RaiseFloor { floor: floor.0 }));
+    let Ok(done) = this.hand_over(pb::Command { ts: ts.0, body }).await else { return };
+    let this = this.clone();
+    tokio::spawn(async move {
+        if let Ok(Completion { result: Err(ClientWriteError::ForwardToLeader(_)), .. }) = done.await {
+            this.refused(ts);
+            this.want_barrier();
+        }
     });
 }
 

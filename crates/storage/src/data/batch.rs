@@ -60,6 +60,11 @@ impl DataBatch {
         self.delete(Family::Shards, &records::position(shard));
     }
 
+    /// Removes a version, by its encoded key.
+    pub(super) fn remove_version(&mut self, encoded: &[u8]) {
+        self.delete(Family::Versions, encoded);
+    }
+
     /// Whether there is nothing in it.
     pub fn is_empty(&self) -> bool {
         self.changes.is_empty()

@@ -1,14 +1,20 @@
 //! The column families of the data store and how each is laid out on disk.
 
+use super::gc::{FilterFactory, Registry};
 use super::key;
 use crate::StoreOptions;
 use rocksdb::{BlockBasedOptions, Cache, DBCompressionType, Options, SliceTransform};
+use std::sync::Arc;
 
 /// Bits per stem of the bloom filter: about 1 % false positives.
 const BLOOM_BITS: f64 = 10.0;
 
 /// Part of a versions memtable that its bloom filter takes.
 const MEMTABLE_BLOOM_RATIO: f64 = 0.05;
+
+/// Seconds after which a file of versions is compacted whether or not anything is written beside it, so that what is
+/// old in it goes: a week.
+const VERSIONS_FILE_AGE_MAX: u64 = 7 * 24 * 3600;
 
 /// A column family with data of shards. The default family holds only the store's identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +46,7 @@ impl Family {
 }
 
 /// RocksDB's options for one family, snapshot files for it included.
-pub(crate) fn options(family: Family, store: &StoreOptions, cache: &Cache) -> Options {
+pub(crate) fn options(family: Family, store: &StoreOptions, cache: &Cache, registry: &Arc<Registry>) -> Options {
     let mut table = BlockBasedOptions::default();
     table.set_block_cache(cache);
     // Else the indexes of all open files would be memory that nothing bounds.
@@ -59,6 +65,8 @@ pub(crate) fn options(family: Family, store: &StoreOptions, cache: &Cache) -> Op
             options.set_prefix_extractor(stem);
             options.set_memtable_prefix_bloom_ratio(MEMTABLE_BLOOM_RATIO);
             options.set_write_buffer_size(store.data_write_buffer_bytes);
+            options.set_compaction_filter_factory(FilterFactory(registry.clone()));
+            options.set_periodic_compaction_seconds(VERSIONS_FILE_AGE_MAX);
         }
         Family::Ledger => options.set_write_buffer_size(store.ledger_write_buffer_bytes),
         Family::Shards => options.set_write_buffer_size(store.shards_write_buffer_bytes),

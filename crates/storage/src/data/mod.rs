@@ -2,7 +2,9 @@
 
 mod batch;
 mod families;
+mod gc;
 mod key;
+mod reclaim;
 mod records;
 mod scan;
 mod store;
@@ -10,6 +12,7 @@ mod value;
 mod view;
 
 pub use batch::DataBatch;
+pub use gc::{Collected, Protection};
 pub use scan::{ScanResult, ScanRow};
 pub use store::DataStore;
 pub use view::{DataView, Version};

@@ -4,7 +4,7 @@
 
 use super::key::Span;
 use crate::StorageError;
-use meridian_proto::internal::v1::ShardState;
+use meridian_proto::internal::v1::{ShardFloor, ShardState};
 use meridian_types::{RequestId, ShardId, Timestamp};
 use prost::Message as _;
 
@@ -52,6 +52,12 @@ pub(crate) fn decode_ledger_key(key: &[u8]) -> Result<(ShardId, RequestId), Stor
 /// Reads an encoded position.
 pub(super) fn decode_position(shard: ShardId, bytes: &[u8]) -> Result<ShardState, StorageError> {
     ShardState::decode(bytes).map_err(|e| StorageError::corrupt(format!("position of {shard}: {e}")))
+}
+
+/// Reads the GC floor of an encoded position, and nothing else of it.
+pub(super) fn decode_floor(shard: ShardId, bytes: &[u8]) -> Result<Timestamp, StorageError> {
+    let floor = ShardFloor::decode(bytes).map_err(|e| StorageError::corrupt(format!("position of {shard}: {e}")))?;
+    Ok(Timestamp(floor.gc_floor))
 }
 
 #[cfg(test)]

@@ -16,6 +16,10 @@ use meridian_types::{KeyRange, TableId, Timestamp};
 /// Single steps over versions of one key before a seek.
 const STEPS_MAX: usize = 8;
 
+/// A scan of more rows than this leaves nothing in the cache: it would drive out what point reads live on, and is not
+/// likely to come again before it is driven out itself. What is there it uses.
+const CACHED_ROWS_MAX: usize = 256;
+
 /// One row of a scan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ScanRow {
@@ -53,7 +57,8 @@ impl DataView {
         max_rows: usize,
         max_bytes: usize,
     ) -> Result<ScanResult, StorageError> {
-        let mut cursor = Cursor::new(self, Span::of(table, range), at, reverse);
+        let reach = if max_rows > CACHED_ROWS_MAX { Reach::Once } else { Reach::Whole };
+        let mut cursor = Cursor::new(self, Span::of(table, range), at, reverse, reach);
         let (mut result, mut bytes) = (ScanResult::default(), 0_usize);
         while let Some((ts, visible)) = cursor.next_key()? {
             result.reveals = result.reveals.max(ts);
@@ -86,9 +91,9 @@ struct Cursor<'a> {
 type Visible = (Timestamp, Option<Bytes>);
 
 impl<'a> Cursor<'a> {
-    fn new(view: &'a DataView, span: Span, at: Timestamp, reverse: bool) -> Self {
-        // The bloom filters know single stems; a scan crosses them.
-        let scan = Scan { start: Some(span.start), end: span.end, reach: Reach::Whole };
+    /// `reach` crosses stems: the bloom filters know single ones.
+    fn new(view: &'a DataView, span: Span, at: Timestamp, reverse: bool, reach: Reach) -> Self {
+        let scan = Scan { start: Some(span.start), end: span.end, reach };
         let iter = view.iter(Family::Versions, scan);
         Self { iter, at, reverse, begun: false, stem: Vec::new(), target: Vec::new() }
     }

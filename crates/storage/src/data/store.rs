@@ -2,15 +2,22 @@
 
 use super::batch::DataBatch;
 use super::families::{self, Family};
-use super::key;
+use super::gc::{Collected, Floors, Protection, Registry};
+#[cfg(feature = "simulation")]
+use super::gc::{Collector, Verdict};
+use super::key::{self, Span};
 use super::records;
 use super::value;
 use super::view::DataView;
 use crate::engine::{Db, EngineStats, Reach, Rocks, Scan};
 use crate::inspect::StoredVersion;
+#[cfg(feature = "simulation")]
+use crate::sim::{Compaction, SimDb};
 use crate::{StorageError, StoreOptions};
+#[cfg(feature = "simulation")]
+use meridian_probe::{Sabotage, sabotaged};
 use meridian_proto::internal::v1::ShardState;
-use meridian_types::{KeyRange, ShardId, TableId};
+use meridian_types::{KeyRange, ShardId, TableId, Timestamp};
 use rocksdb::{Cache, Options, WriteBufferManager};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -40,32 +47,37 @@ struct Inner {
     durable: Mutex<BTreeMap<ShardId, ShardState>>,
     /// Held by a flush from reading the positions until they are known to be durable.
     flushing: Mutex<()>,
+    /// How far old versions may be collected.
+    registry: Arc<Registry>,
 }
 
 impl DataStore {
     pub(crate) fn open(path: &Path, options: &StoreOptions, cache: &Cache) -> Result<Self, StorageError> {
-        let families = Family::ALL.map(|family| (family.name(), families::options(family, options, cache)));
+        let registry = Arc::<Registry>::default();
+        let families = Family::ALL.map(|family| (family.name(), families::options(family, options, cache, &registry)));
         let rocks = Rocks::open(path, &db_options(options, cache), families.into(), false, "open the data store")?;
-        Self::on(Db::Rocks(Arc::new(rocks)))
+        Self::on(Db::Rocks(Arc::new(rocks)), registry)
     }
 
     /// Opens it without changing anything; writes fail.
     pub(crate) fn open_for_reading(path: &Path, options: &StoreOptions, cache: &Cache) -> Result<Self, StorageError> {
-        let families = Family::ALL.map(|family| (family.name(), families::options(family, options, cache)));
+        let registry = Arc::<Registry>::default();
+        let families = Family::ALL.map(|family| (family.name(), families::options(family, options, cache, &registry)));
         let action = "open the data store for reading";
         let rocks = Rocks::open_for_reading(path, &db_options(options, cache), families.into(), false, action)?;
-        Self::on(Db::Rocks(Arc::new(rocks)))
+        Self::on(Db::Rocks(Arc::new(rocks)), registry)
     }
 
     #[cfg(feature = "simulation")]
     pub(crate) fn open_simulated(disk: &crate::SimDisk) -> Result<Self, StorageError> {
-        Self::on(Db::Simulated(crate::sim::SimDb::open(disk, crate::StoreName::Data)?))
+        Self::on(Db::Simulated(crate::sim::SimDb::open(disk, crate::StoreName::Data)?), Arc::default())
     }
 
-    fn on(db: Db) -> Result<Self, StorageError> {
-        let store = Self { inner: Arc::new(Inner { db, durable: Mutex::default(), flushing: Mutex::default() }) };
+    fn on(db: Db, registry: Arc<Registry>) -> Result<Self, StorageError> {
+        let (durable, flushing) = (Mutex::default(), Mutex::default());
+        let store = Self { inner: Arc::new(Inner { db, durable, flushing, registry }) };
         // What was found on disk is durable.
-        *store.lock_durable() = store.positions()?;
+        store.set_durable(store.positions()?);
         Ok(store)
     }
 
@@ -84,13 +96,16 @@ impl DataStore {
     pub fn write_ref(&self, batch: &DataBatch) -> Result<(), StorageError> {
         let mut out = self.inner.db.batch();
         batch.write_into(&mut out);
-        self.inner.db.write(out, "write to the data store")
+        self.inner.db.write(out, "write to the data store")?;
+        self.compact_by_chance()
     }
 
     /// A view of this moment: what is written afterwards does not show in it. It pins old files and versions, so
-    /// drop it soon.
+    /// drop it soon. While it is open, old versions are collected no further than when it was taken, on the whole node.
     pub fn view(&self) -> DataView {
-        DataView::of(self.inner.db.view())
+        // Held before the moment is taken: compactions do not keep to the engine's snapshots.
+        let held = self.inner.registry.hold();
+        DataView::of(self.inner.db.view(), held)
     }
 
     /// Makes everything written before the call durable, at one moment for all shards and families. Blocks for the
@@ -99,15 +114,8 @@ impl DataStore {
         let _one_at_a_time = self.inner.flushing.lock().unwrap_or_else(PoisonError::into_inner);
         let positions = self.positions()?;
         self.inner.db.flush(&Family::ALL.map(Family::name))?;
-        let mut durable = self.lock_durable();
-        for (shard, position) in positions {
-            let known = durable.entry(shard).or_default();
-            // A position that was found on disk meanwhile may be newer than what was read before the flush.
-            if index(&position) >= index(known) {
-                *known = position;
-            }
-        }
-        Ok(())
+        self.set_durable(positions);
+        self.compact_by_chance()
     }
 
     /// The shard's position that is surely durable: the raft log is kept from there on. RocksDB flushes by itself as
@@ -138,14 +146,39 @@ impl DataStore {
     /// Removes the versions in a shard's range, its ledger and its position. Visible at once, not durable until
     /// [`DataStore::flush`].
     pub fn clear_shard(&self, shard: ShardId, table: TableId, range: &KeyRange) -> Result<(), StorageError> {
+        self.clear(shard, table, range).map(drop)
+    }
+
+    /// As [`DataStore::clear_shard`]; returns what tells views that were taken before from later ones.
+    pub(super) fn clear(&self, shard: ShardId, table: TableId, range: &KeyRange) -> Result<Arc<Floors>, StorageError> {
         // Not while a flush is about to report the position that goes.
         let _no_flush = self.inner.flushing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut batch = DataBatch::default();
         batch.clear_shard(shard, table, range);
         self.write(batch)?;
-        // The log below a position that is gone must not be purged on its account.
+        // The log below a position that is gone must not be purged on its account, nor anything collected.
         self.lock_durable().remove(&shard);
-        Ok(())
+        Ok(self.inner.registry.clear(shard))
+    }
+
+    /// Collects old versions in the range of a replica that is open here from now on: those that no read at or above the
+    /// shard's durable GC floor can find. Where nothing is known to be a shard's, nothing is collected.
+    pub fn collect_in(&self, shard: ShardId, table: TableId, range: &KeyRange) {
+        self.inner.registry.cover(shard, Span::of(table, range));
+    }
+
+    /// Protects everything readable at `at` and above, of one shard or (`None`) of all, from being collected on this
+    /// node, while the result exists. A leader on this node raises no floor above it either. It does not bind the leaders
+    /// of other nodes: who reads through a replica has to expect that the shard's floor is above `at` afterwards.
+    ///
+    /// * Errors: [`Collected`] if a floor above `at` is durable already.
+    pub fn protect(&self, shard: Option<ShardId>, at: Timestamp) -> Result<Protection, Collected> {
+        self.inner.registry.protect(shard, at)
+    }
+
+    /// The lowest timestamp of a shard that is protected on this node.
+    pub fn lowest_protected(&self, shard: ShardId) -> Option<Timestamp> {
+        self.inner.registry.lowest_protected(shard)
     }
 
     /// Runs work on the store that blocks, as [`DataStore::flush`] does, without holding up the asynchronous
@@ -179,6 +212,61 @@ impl DataStore {
         }
         iter.status("read the positions of the shards")?;
         Ok(positions)
+    }
+
+    fn set_durable(&self, positions: BTreeMap<ShardId, ShardState>) {
+        let floors: Vec<_> = positions.iter().map(|(shard, state)| (*shard, Timestamp(state.gc_floor))).collect();
+        let mut durable = self.lock_durable();
+        for (shard, position) in positions {
+            let known = durable.entry(shard).or_default();
+            // A position that was found on disk meanwhile may be newer than what was read before the flush.
+            if index(&position) >= index(known) {
+                *known = position;
+            }
+        }
+        drop(durable);
+        self.inner.registry.set_durable(floors);
+    }
+
+    /// Keeps flushes and clears away: what is durable does not change meanwhile.
+    pub(super) fn hold_flushes(&self) -> MutexGuard<'_, ()> {
+        self.inner.flushing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn registry(&self) -> &Registry {
+        &self.inner.registry
+    }
+
+    /// A simulated disk compacts when its chance comes; RocksDB does so on threads of its own.
+    #[cfg(feature = "simulation")]
+    fn compact_by_chance(&self) -> Result<(), StorageError> {
+        let Db::Simulated(simulated) = &self.inner.db else { return Ok(()) };
+        simulated.draw_compaction()?.map_or(Ok(()), |compaction| self.compact_simulated(simulated, compaction))
+    }
+
+    #[cfg(not(feature = "simulation"))]
+    fn compact_by_chance(&self) -> Result<(), StorageError> {
+        Ok(())
+    }
+
+    #[cfg(feature = "simulation")]
+    pub(super) fn compact_simulated(&self, db: &SimDb, compaction: Compaction) -> Result<(), StorageError> {
+        if sabotaged(Sabotage::CollectUnflushedFloor) {
+            let positions = self.positions()?;
+            self.inner.registry.set_durable(positions.iter().map(|(s, state)| (*s, Timestamp(state.gc_floor))));
+        }
+        let mut collector = Collector::new(self.inner.registry.for_compaction(), compaction.whole);
+        let mut lonely = Vec::new();
+        db.compact(Family::Versions.name(), compaction, |key, value| match collector.pass(key, value) {
+            Verdict::Go => true,
+            Verdict::Stay => false,
+            Verdict::Lonely => {
+                lonely.push(key.to_vec());
+                false
+            }
+        })?;
+        self.inner.registry.note_lonely(lonely);
+        Ok(())
     }
 
     fn lock_durable(&self) -> MutexGuard<'_, BTreeMap<ShardId, ShardState>> {
@@ -219,6 +307,8 @@ fn db_options(options: &StoreOptions, cache: &Cache) -> Options {
     db.create_if_missing(true);
     db.create_missing_column_families(true);
     db.set_atomic_flush(true);
+    // Two halves of a compaction must not share a key: see `gc/decide.rs`. One is RocksDB's default.
+    db.set_max_subcompactions(1);
     db.set_max_background_jobs(i32::from(options.background_jobs));
     db.set_max_open_files(i32::from(options.open_files_max));
     db.set_keep_log_file_num(INFO_LOGS_MAX);

@@ -1,12 +1,14 @@
 //! A consistent view of the data store, and point reads in it.
 
 use super::families::Family;
+use super::gc::Floors;
 use super::{key, records, value};
 use crate::StorageError;
 use crate::engine::{Iter, Reach, Scan, View};
 use bytes::Bytes;
 use meridian_proto::internal::v1::ShardState;
 use meridian_types::{RequestId, ShardId, TableId, Timestamp};
+use std::sync::Arc;
 
 /// One version of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,13 +20,18 @@ pub struct Version {
 }
 
 /// One moment of the data store, over all shards and families. It owns its snapshot and may move between threads.
+///
+/// Reads of a shard at or above its GC floor in the view are right as long as it is open; below it versions may be
+/// missing, and the floor says so.
 pub struct DataView {
     view: View,
+    /// While it is held, compactions keep to these floors.
+    _held: Arc<Floors>,
 }
 
 impl DataView {
-    pub(super) fn of(view: View) -> Self {
-        Self { view }
+    pub(super) fn of(view: View, held: Arc<Floors>) -> Self {
+        Self { view, _held: held }
     }
 
     /// The newest version of a key at or below `at`, tombstones included; `None`: there is none.
@@ -59,6 +66,12 @@ impl DataView {
     pub fn shard_state(&self, shard: ShardId) -> Result<Option<ShardState>, StorageError> {
         let bytes = self.record(Family::Shards, &records::position(shard))?;
         bytes.map(|bytes| records::decode_position(shard, &bytes)).transpose()
+    }
+
+    /// The shard's GC floor: the lowest timestamp at which it can be read. Zero if nothing was ever collected.
+    pub fn gc_floor(&self, shard: ShardId) -> Result<Timestamp, StorageError> {
+        let bytes = self.record(Family::Shards, &records::position(shard))?;
+        bytes.map_or(Ok(Timestamp::ZERO), |bytes| records::decode_floor(shard, &bytes))
     }
 
     pub(crate) fn iter(&self, family: Family, scan: Scan) -> Iter<'_> {

@@ -161,6 +161,25 @@ impl Db {
         move || db.upgrade().is_none_or(|db| db.put_flushed(IDENTITY_FAMILY, PROBE, &[]).is_ok())
     }
 
+    /// Drops the files that lie entirely in a range, whatever views may see of them, durably at once. Others stay, with
+    /// records that a dropped file may have hidden. A simulated disk has no files to drop.
+    pub(crate) fn drop_files(&self, family: FamilyName, start: &[u8], end: &[u8]) -> Result<(), StorageError> {
+        match self {
+            Self::Rocks(db) => db.drop_files(family, start, end),
+            #[cfg(feature = "simulation")]
+            Self::Simulated(db) => db.check(),
+        }
+    }
+
+    /// Compacts a range down to the last level, and waits for it. A simulated disk compacts when it chooses to.
+    pub(crate) fn compact(&self, family: FamilyName, start: &[u8], end: &[u8]) -> Result<(), StorageError> {
+        match self {
+            Self::Rocks(db) => db.compact(family, start, end),
+            #[cfg(feature = "simulation")]
+            Self::Simulated(db) => db.check(),
+        }
+    }
+
     /// Bytes of what a flush would write.
     pub(crate) fn memtable_bytes(&self, family: FamilyName) -> Result<u64, StorageError> {
         match self {

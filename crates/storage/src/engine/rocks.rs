@@ -5,8 +5,8 @@ use crate::StorageError;
 use crate::physical::mark::Mark;
 use rocksdb::statistics::{StatsLevel, Ticker};
 use rocksdb::{
-    ColumnFamily, ColumnFamilyDescriptor, DB, FlushOptions, IngestExternalFileOptions, Options, ReadOptions, ReadTier,
-    Snapshot, SstFileWriter, WriteBatch, WriteOptions,
+    BottommostLevelCompaction, ColumnFamily, ColumnFamilyDescriptor, CompactOptions, DB, FlushOptions,
+    IngestExternalFileOptions, Options, ReadOptions, ReadTier, Snapshot, SstFileWriter, WriteBatch, WriteOptions,
 };
 use self_cell::self_cell;
 use std::path::{Path, PathBuf};
@@ -128,6 +128,19 @@ impl Rocks {
         persisted.set_read_tier(ReadTier::Persisted);
         let found = self.db.get_cf_opt(self.cf(family), key, &persisted);
         found.map_err(StorageError::engine("read what is flushed"))
+    }
+
+    pub(super) fn drop_files(&self, family: FamilyName, start: &[u8], end: &[u8]) -> Result<(), StorageError> {
+        let dropped = self.db.delete_file_in_range_cf(self.cf(family), start, end);
+        dropped.map_err(StorageError::engine("drop the files of a range"))
+    }
+
+    pub(super) fn compact(&self, family: FamilyName, start: &[u8], end: &[u8]) -> Result<(), StorageError> {
+        let mut options = CompactOptions::default();
+        options.set_exclusive_manual_compaction(false);
+        options.set_bottommost_level_compaction(BottommostLevelCompaction::ForceOptimized);
+        self.db.compact_range_cf_opt(self.cf(family), Some(start), Some(end), &options);
+        Ok(())
     }
 
     pub(super) fn memtable_bytes(&self, family: FamilyName) -> Result<u64, StorageError> {

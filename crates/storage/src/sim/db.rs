@@ -1,6 +1,6 @@
 //! One open database on the disk, and views of it.
 
-use super::disk::{SimDisk, dead};
+use super::disk::{Compaction, SimDisk, dead};
 use super::files::SimFiles;
 use super::instance::{Change, Records};
 use super::iter::SimIter;
@@ -61,6 +61,22 @@ impl SimDb {
 
     pub(crate) fn flush(&self) -> Result<(), StorageError> {
         self.disk.alive(self.generation)?.flush(self.store);
+        Ok(())
+    }
+
+    /// Whether a compaction comes now.
+    pub(crate) fn draw_compaction(&self) -> Result<Option<Compaction>, StorageError> {
+        Ok(self.disk.alive(self.generation)?.draw_compaction())
+    }
+
+    /// Passes what is durable of a family, as far as the compaction takes it, to `goes`, and removes what goes.
+    pub(crate) fn compact(
+        &self,
+        family: FamilyName,
+        compaction: Compaction,
+        goes: impl FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), StorageError> {
+        self.disk.alive(self.generation)?.instance(self.store).compact(family, compaction, goes);
         Ok(())
     }
 

@@ -38,6 +38,25 @@ impl Default for SimDiskOptions {
     }
 }
 
+/// A compaction happens at one of so many writes to `data/` and flushes of it.
+const COMPACT_ONE_IN: u32 = 16;
+/// One of so many takes all there is.
+const COMPACT_WHOLE_ONE_IN: u32 = 4;
+
+/// What a compaction takes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Compaction {
+    /// Everything that is durable.
+    pub(crate) whole: bool,
+    /// If not: the seed of the choice.
+    pub(super) choice: u64,
+}
+
+impl Compaction {
+    /// Of everything.
+    pub(crate) const WHOLE: Self = Self { whole: true, choice: 0 };
+}
+
 /// What has happened to the disk since it was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SimDiskStats {
@@ -53,6 +72,8 @@ pub struct SimDiskStats {
     pub flushes: u64,
     /// Flushes that the disk made by itself.
     pub own_flushes: u64,
+    /// Compactions of `data/`.
+    pub compactions: u64,
     /// Power losses.
     pub crashes: u64,
     /// Deaths of the process alone.
@@ -74,6 +95,8 @@ pub struct SimDisk {
 /// Everything behind the handle.
 pub(crate) struct Disk {
     rng: ChaCha8Rng,
+    /// Of compactions, apart from all else.
+    compactions: ChaCha8Rng,
     options: SimDiskOptions,
     /// Raised by every crash: handles of an earlier generation are dead.
     generation: u64,
@@ -94,6 +117,7 @@ impl SimDisk {
     pub fn new(seed: u64, options: SimDiskOptions) -> Self {
         let mut disk = Disk {
             rng: ChaCha8Rng::seed_from_u64(seed),
+            compactions: ChaCha8Rng::seed_from_u64(seed ^ 0x636f_6d70_6163_7400),
             options,
             generation: 0,
             raft: Instance::default(),
@@ -271,6 +295,15 @@ impl Disk {
         if store == StoreName::Data {
             self.stats.flushes += 1;
         }
+    }
+
+    pub(super) fn draw_compaction(&mut self) -> Option<Compaction> {
+        let rng = &mut self.compactions;
+        if !rng.random_ratio(1, COMPACT_ONE_IN) {
+            return None;
+        }
+        self.stats.compactions += 1;
+        Some(Compaction { whole: rng.random_ratio(1, COMPACT_WHOLE_ONE_IN), choice: rng.random() })
     }
 
     fn draw_flush(&mut self) {

@@ -1,7 +1,10 @@
 //! One database of the disk: its records as they are visible, and as a power loss would leave them.
 
+use super::disk::Compaction;
 use crate::engine::FamilyName;
 use bytes::Bytes;
+use rand::{RngExt as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
@@ -145,6 +148,24 @@ impl Instance {
     pub(super) fn put_stable(&mut self, family: FamilyName, key: Bytes, value: Bytes) {
         Arc::make_mut(self.now.entry(family).or_default()).insert(key.clone(), value.clone());
         self.stable.entry(family).or_default().insert(key, value);
+    }
+
+    /// Shows `goes` the durable records of a family that the compaction takes, in order; removes those that go. One that
+    /// is about to change stays.
+    pub(super) fn compact(
+        &mut self,
+        family: FamilyName,
+        compaction: Compaction,
+        mut goes: impl FnMut(&[u8], &[u8]) -> bool,
+    ) {
+        let mut choice = ChaCha8Rng::seed_from_u64(compaction.choice);
+        let Some(stable) = self.stable.get(family) else { return };
+        let taken = stable.iter().filter(|_| compaction.whole || choice.random());
+        let gone: Vec<Bytes> = taken.filter(|(key, value)| goes(key, value)).map(|(key, _)| key.clone()).collect();
+        for key in gone.into_iter().filter(|key| !self.pending_touches(family, key, key)).collect::<Vec<_>>() {
+            self.stable.entry(family).or_default().remove(&key);
+            Arc::make_mut(self.now.entry(family).or_default()).remove(&key);
+        }
     }
 
     /// What is visible, by family.

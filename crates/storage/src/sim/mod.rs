@@ -8,6 +8,8 @@
 //!    the rest, batch by batch, as a write-ahead log does.
 //! 2. `data/`: a write is in memory. A flush makes all families durable at one moment. The disk also flushes by
 //!    itself after a random number of writes, so that what is found may be newer than what was reported.
+//!    Now and then it compacts: a random choice of what is durable, or all of it, goes through the collector of old
+//!    versions. Views keep what they have, which is more than RocksDB promises.
 //! 3. Files: content survives once the file is synced and its name, and its folder's name, once those are.
 //! 4. Every crash ends a generation: handles of an earlier one are dead. They fail or do nothing, and what waited
 //!    for a sync through them is never told of success.
@@ -27,6 +29,7 @@ pub(crate) use disk::DIR;
 pub use disk::{SimDisk, SimDiskOptions, SimDiskStats};
 
 pub(crate) use db::{SimDb, SimView};
+pub(crate) use disk::Compaction;
 pub(crate) use files::SimFiles;
 pub(crate) use instance::Change;
 pub(crate) use iter::SimIter;

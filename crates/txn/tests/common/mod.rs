@@ -7,7 +7,7 @@ use meridian_proto::v1::precondition::Condition;
 use meridian_proto::v1::write_op::{Action, Remove};
 use meridian_proto::v1::{Precondition, RequestId, Row, WriteOp};
 use meridian_storage::{DataBatch, DataStore, DataView, Store, StoreOptions};
-use meridian_txn::{ShardScope, apply};
+use meridian_txn::{LogPosition, ShardScope, apply};
 use meridian_types::{KeyRange, ShardId, TableId, Timestamp};
 
 pub(crate) const SECOND: u64 = 1_000_000_000;
@@ -20,6 +20,7 @@ pub(crate) struct Shard {
     pub(crate) store: DataStore,
     pub(crate) scope: ShardScope,
     pub(crate) last_ts: Timestamp,
+    pub(crate) gc_floor: Timestamp,
     _dir: tempfile::TempDir,
 }
 
@@ -29,7 +30,7 @@ impl Shard {
         let store = Store::open(dir.path(), StoreOptions::default()).expect("an empty store opens").data;
         let range = KeyRange::new("a".into(), Some("n".into())).expect("a range");
         let scope = ShardScope { shard: ShardId(3), table: TABLE, range };
-        Self { store, scope, last_ts: Timestamp(START - 1), _dir: dir }
+        Self { store, scope, last_ts: Timestamp(START - 1), gc_floor: Timestamp::ZERO, _dir: dir }
     }
 
     /// Applies one entry stamped `ts`.
@@ -37,7 +38,8 @@ impl Shard {
         let mut batch = DataBatch::default();
         let ts = Timestamp(ts);
         let view = self.store.view();
-        let outcomes = apply(&self.scope, &view, self.last_ts, ts, mutations, &mut batch).expect("the store works");
+        let log = LogPosition { last_ts: self.last_ts, gc_floor: self.gc_floor };
+        let outcomes = apply(&self.scope, &view, log, ts, mutations, &mut batch).expect("the store works");
         drop(view);
         self.store.write(batch).expect("the store takes the batch");
         self.last_ts = self.last_ts.max(Timestamp(ts.0 + mutations.len() as u64 - 1));

@@ -23,6 +23,7 @@
 //! | `commit_wait` | what is revealed is past | W1, W3 |
 //! | `membership` | memberships change in safe steps, one at a time | `openraft.md` section 6, O2 |
 //! | `full_disk` | without room, nothing is written that can be refused | `storage/src/space.rs` |
+//! | `collected` | old versions go below a durable floor only, and nobody reads below it | A1, A2 |
 //! | `installed` | a snapshot brings the last timestamp along | D3, S5 |
 //!
 //! What they demand of the events:
@@ -36,6 +37,7 @@
 //! future are accepted (S6): events do not say what a node's clock showed.
 
 mod closed_timestamps;
+mod collected;
 mod commit_wait;
 mod durable_commit;
 mod election_safety;
@@ -82,6 +84,7 @@ pub fn all() -> Vec<Box<dyn Invariant>> {
         Box::new(exactly_once::ExactlyOnce::default()),
         Box::new(commit_wait::CommitWait::default()),
         Box::new(membership::SafeMemberships::default()),
+        Box::new(collected::CollectedVersions::default()),
         Box::new(installed::Installed::default()),
         Box::new(full_disk::FullDisk::default()),
     ]

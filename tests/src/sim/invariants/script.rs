@@ -13,12 +13,20 @@ pub(super) const SHARD: ShardId = ShardId(7);
 
 /// The truth about disks, as a test sets it.
 #[derive(Default)]
-struct TestDisks(BTreeMap<NodeId, u64>);
+struct TestDisks {
+    ends: BTreeMap<NodeId, u64>,
+    floors: BTreeMap<NodeId, u64>,
+}
 
 impl Disks for TestDisks {
     fn synced_end(&self, node: NodeId, shard: ShardId) -> u64 {
         assert_eq!(shard, SHARD);
-        self.0.get(&node).copied().unwrap_or(0)
+        self.ends.get(&node).copied().unwrap_or(0)
+    }
+
+    fn durable_floor(&self, node: NodeId, shard: ShardId) -> Timestamp {
+        assert_eq!(shard, SHARD);
+        ts(self.floors.get(&node).copied().unwrap_or(0))
     }
 }
 
@@ -47,7 +55,12 @@ impl Script {
 
     /// From now on a power loss leaves this node's log up to before `end`.
     pub(super) fn disk(&mut self, node: u64, end: u64) {
-        self.disks.0.insert(NodeId(node), end);
+        self.disks.ends.insert(NodeId(node), end);
+    }
+
+    /// From now on a power loss leaves this node's shard with this GC floor.
+    pub(super) fn durable_floor(&mut self, node: u64, floor: u64) {
+        self.disks.floors.insert(NodeId(node), floor);
     }
 
     fn see(&mut self, node: u64, what: What<'_>) -> Result<(), String> {
@@ -229,6 +242,14 @@ pub(super) fn transfer_given_up(leader: LeaderId) -> Event {
 
 pub(super) fn read(kind: ReadKind, at: u64, applied: u64, span: KeySpan, began: u64) -> Event {
     Event::Read { shard: SHARD, kind, at: ts(at), applied: ts(applied), span, began }
+}
+
+pub(super) fn floor_raised(stamp: u64, floor: u64) -> Event {
+    Event::FloorRaised { shard: SHARD, ts: ts(stamp), floor: ts(floor) }
+}
+
+pub(super) fn collecting(floor: u64) -> Event {
+    Event::Collecting { shard: SHARD, floor: ts(floor) }
 }
 
 pub(super) fn released(stamp: u64) -> Event {

@@ -5,7 +5,7 @@ use super::all;
 use super::script::*;
 use crate::sim::invariant::{Disks, Invariant, Seen, Stop, What};
 use meridian_probe::{Event, ReadKind};
-use meridian_types::{KeySpan, LeaderId, LogId, NodeId, ShardId};
+use meridian_types::{KeySpan, LeaderId, LogId, NodeId, ShardId, Timestamp};
 
 const NODES: [u64; 3] = [1, 2, 3];
 
@@ -22,6 +22,10 @@ struct SameEverywhere(u64);
 impl Disks for SameEverywhere {
     fn synced_end(&self, _: NodeId, _: ShardId) -> u64 {
         self.0
+    }
+
+    fn durable_floor(&self, _: NodeId, _: ShardId) -> Timestamp {
+        Timestamp::MAX
     }
 }
 
