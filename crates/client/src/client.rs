@@ -2,7 +2,7 @@
 
 use crate::attempts::{Attempts, Operation};
 use crate::gateways::Gateways;
-use crate::pipeline::{self, Gathered, gathered_bytes};
+use crate::pipeline::{self, gathered_bytes};
 use crate::{ClientConfig, Error, Session};
 use meridian_proto::v1::{operation, operation_reply};
 use meridian_transport::{Channel, Connect, Tcp};
@@ -85,10 +85,10 @@ impl Client {
             if let Some(bytes) = gathered
                 && let Some(pipeline) = gateways.pipeline(gateway)
             {
-                match pipeline::operate(pipeline, request.clone(), bytes, limit).await {
-                    Gathered::Answered(answer) => return answer,
-                    Gathered::Unsupported => gateways.no_pipeline(gateway),
+                if let Some(answer) = pipeline::operate(pipeline, request.clone(), bytes, limit).await {
+                    return answer;
                 }
+                gateways.no_pipeline(gateway);
             }
             pipeline::call(gateways.channel(gateway), request.clone(), limit).await
         };

@@ -70,25 +70,21 @@ pub(crate) fn gathered_bytes(request: &Request) -> Option<usize> {
     (bytes <= REQUEST_BYTES_MAX).then_some(bytes)
 }
 
-/// What became of one operation on the stream.
-pub(crate) enum Gathered {
-    /// The gateway's reply, or what the status of a call would have been.
-    Answered(Result<Reply, Status>),
-    /// The gateway does not know the stream; nothing was done.
-    Unsupported,
-}
-
-/// Makes one operation part of the stream.
-pub(crate) async fn operate(pipeline: &Pipeline, request: Request, bytes: usize, limit: Duration) -> Gathered {
-    Gathered::Answered(match pipeline.call((limit, request), bytes).await {
+/// Makes one operation part of the stream: the gateway's reply, or what the status of a call would have been. `None`: the
+/// gateway does not know the stream; nothing was done.
+pub(crate) async fn operate(
+    pipeline: &Pipeline,
+    request: Request,
+    bytes: usize,
+    limit: Duration,
+) -> Option<Result<Reply, Status>> {
+    Some(match pipeline.call((limit, request), bytes).await {
         Ok(Some(Reply::Failed(failed))) => {
             Err(Status::with_details(Code::from_i32(failed.code), failed.message, failed.details))
         }
         Ok(Some(reply)) => Ok(reply),
         Ok(None) => Err(Status::internal("the gateway's reply is of a kind that this client does not know")),
-        Err(Failed::NotSent(status) | Failed::Lost(status)) if status.code() == Code::Unimplemented => {
-            return Gathered::Unsupported;
-        }
+        Err(Failed::NotSent(status) | Failed::Lost(status)) if status.code() == Code::Unimplemented => return None,
         Err(failed) => Err(failed.into_status()),
     })
 }
