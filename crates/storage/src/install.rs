@@ -150,12 +150,8 @@ impl Store {
 }
 
 #[cfg(test)]
-#[path = "../tests/storage/crash.rs"]
-mod crash;
-
-#[cfg(test)]
 mod tests {
-    use super::crash::crash;
+    use crate::crash::crash;
     use super::*;
     use crate::{ScanResult, SimDisk, SimDiskOptions, StoreOptions};
     use meridian_proto::internal::v1::ShardState;

@@ -204,7 +204,7 @@ impl Plan {
 
     /// Lets disks fill up, in some seeds. Drawn from a sequence of its own.
     fn fill_disks(&mut self, wish: &Wish) {
-        let mut rng = ChaCha8Rng::seed_from_u64(self.seed ^ 0x0066_756c_6c);
+        let mut rng = ChaCha8Rng::seed_from_u64(self.seed ^ 0x6675_6c6c);
         let wanted = match &wish.kinds {
             Some(only) => only.iter().any(|kind| kind == FULL),
             None => rng.random_ratio(1, 5),

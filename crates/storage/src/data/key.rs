@@ -113,17 +113,19 @@ pub(crate) fn decode_stem(stem: &[u8]) -> Result<(TableId, Bytes), StorageError>
     }
 }
 
+/// The whole key of one version.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn version(table: TableId, key: &[u8], ts: Timestamp) -> Vec<u8> {
+    let mut out = Vec::new();
+    write_version(&mut out, table, key, ts);
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::cmp::Reverse;
-
-    fn version(table: TableId, key: &[u8], ts: Timestamp) -> Vec<u8> {
-        let mut out = Vec::new();
-        write_version(&mut out, table, key, ts);
-        out
-    }
 
     /// Few different bytes, the special ones among them, so that prefixes and equal keys are common.
     fn user_key() -> impl Strategy<Value = Vec<u8>> {

@@ -56,12 +56,8 @@ impl DataStore {
 }
 
 #[cfg(test)]
-#[path = "../../tests/storage/crash.rs"]
-mod crash;
-
-#[cfg(test)]
 mod tests {
-    use super::crash::crash;
+    use crate::crash::crash;
     use super::*;
     use crate::{DataBatch, Store, StoreOptions};
     use meridian_proto::internal::v1::ShardState;

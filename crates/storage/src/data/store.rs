@@ -294,10 +294,7 @@ pub(crate) fn encode_version(
     ts: meridian_types::Timestamp,
     value: Option<&[u8]>,
 ) -> (Vec<u8>, Vec<u8>) {
-    let (mut stored_key, mut stored_value) = (Vec::new(), Vec::new());
-    key::write_version(&mut stored_key, table, key, ts);
-    value::write(&mut stored_value, value);
-    (stored_key, stored_value)
+    (key::version(table, key, ts), value::encode(value))
 }
 
 fn db_options(options: &StoreOptions, cache: &Cache) -> Options {

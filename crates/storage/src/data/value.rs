@@ -29,6 +29,14 @@ pub(super) fn to_owned(encoded: &[u8]) -> Result<Option<Bytes>, StorageError> {
     Ok(decode(encoded)?.map(Bytes::copy_from_slice))
 }
 
+/// The encoding of what a version holds.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn encode(value: Option<&[u8]>) -> Vec<u8> {
+    let mut out = Vec::new();
+    write(&mut out, value);
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -36,9 +44,7 @@ mod tests {
     #[test]
     fn round_trip_and_refusal() {
         for value in [None, Some(b"".as_slice()), Some(b"\x02"), Some(b"payload")] {
-            let mut encoded = Vec::new();
-            write(&mut encoded, value);
-            assert_eq!(decode(&encoded).unwrap(), value);
+            assert_eq!(decode(&encode(value)).unwrap(), value);
         }
         for bad in [b"".as_slice(), b"\x01", b"\x01\x02x", b"\x02\x01x", b"\x01\x03"] {
             assert!(matches!(decode(bad), Err(StorageError::Corrupt { .. })), "{bad:?}");

@@ -195,7 +195,7 @@ fn damage(path: &Path, way: Way, random: &mut ChaCha8Rng) -> Option<(u64, u64)> 
     std::fs::write(path, &after).unwrap();
     let mut differs = (0..before.len()).filter(|at| before.get(*at) != after.get(*at));
     let first = differs.next()?;
-    Some((first as u64, differs.last().unwrap_or(first) as u64))
+    Some((first as u64, differs.next_back().unwrap_or(first) as u64))
 }
 
 /// The files of a kind, below a data directory.

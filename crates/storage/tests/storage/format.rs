@@ -90,8 +90,11 @@ fn position() -> pb::ShardState {
     pb::ShardState { applied: Some(log_id(1, 1, 60)), last_ts: 500, membership: Some(membership), gc_floor: 17 }
 }
 
+/// Key, timestamp and value; `None` is a tombstone.
+type FixedVersion = (&'static [u8], u64, Option<&'static [u8]>);
+
 /// Versions of the table: three of `a` with a tombstone on top, an empty value, keys that have to be escaped.
-fn versions() -> Vec<(&'static [u8], u64, Option<&'static [u8]>)> {
+fn versions() -> Vec<FixedVersion> {
     vec![
         (b"", 5, Some(b"of the empty key")),
         (b"\0", 6, Some(b"")),
