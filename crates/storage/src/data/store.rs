@@ -128,6 +128,7 @@ impl DataStore {
         let found = self.inner.db.get_flushed(Family::Shards.name(), &records::position(shard)).ok().flatten();
         let found = found.and_then(|bytes| records::decode_position(shard, &bytes).ok());
         if let Some(newer) = found.filter(|found| index(found) > index(reported)) {
+            // Stays known, should it not be readable some day.
             *reported = newer;
         }
         Some(reported.clone())
@@ -216,15 +217,7 @@ impl DataStore {
 
     fn set_durable(&self, positions: BTreeMap<ShardId, ShardState>) {
         let floors: Vec<_> = positions.iter().map(|(shard, state)| (*shard, Timestamp(state.gc_floor))).collect();
-        let mut durable = self.lock_durable();
-        for (shard, position) in positions {
-            let known = durable.entry(shard).or_default();
-            // A position that was found on disk meanwhile may be newer than what was read before the flush.
-            if index(&position) >= index(known) {
-                *known = position;
-            }
-        }
-        drop(durable);
+        *self.lock_durable() = positions;
         self.inner.registry.set_durable(floors);
     }
 
