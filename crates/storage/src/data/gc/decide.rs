@@ -42,7 +42,8 @@ impl KeyVersions {
 
     /// Decides on the next older version.
     pub(crate) fn next(&mut self, ts: Timestamp, is_tombstone: bool) -> Verdict {
-        if ts > self.floor {
+        // A floor of zero is none: then nothing goes, not even from timestamp zero.
+        if ts > self.floor || self.floor == Timestamp::ZERO {
             return Verdict::Stay;
         }
         match (std::mem::replace(&mut self.covered, true), is_tombstone, self.whole) {
@@ -142,6 +143,13 @@ mod tests {
             2 => (prop::bool::weighted(0.3), any::<u64>())
                 .prop_map(|(whole, picked)| Step::Compact { whole, picked }),
         ]
+    }
+
+    #[test]
+    fn without_a_floor_nothing_goes() {
+        let mut versions = KeyVersions::new(Timestamp::ZERO, true);
+        assert_eq!(versions.next(Timestamp::ZERO, true), Verdict::Stay);
+        assert_eq!(versions.next(Timestamp::ZERO, true), Verdict::Stay);
     }
 
     proptest! {
