@@ -151,8 +151,8 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
-    use crate::crash::crash;
     use super::*;
+    use crate::crash::crash;
     use crate::{ScanResult, SimDisk, SimDiskOptions, StoreOptions};
     use meridian_proto::internal::v1::ShardState;
     use meridian_types::{RequestId, Timestamp};

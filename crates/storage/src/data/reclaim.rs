@@ -57,8 +57,8 @@ impl DataStore {
 
 #[cfg(test)]
 mod tests {
-    use crate::crash::crash;
     use super::*;
+    use crate::crash::crash;
     use crate::{DataBatch, Store, StoreOptions};
     use meridian_proto::internal::v1::ShardState;
     use meridian_types::{RequestId, Timestamp};
