@@ -109,10 +109,13 @@ async fn a_replica_far_behind_catches_up_from_a_snapshot() {
         fill(&client, table).await;
         writer.delete(table, "before").await.unwrap();
     }
-    for (shard, had) in [regional, global].into_iter().zip(had) {
-        // By itself it would once there is enough to flush.
-        cluster.node(NodeId(1)).context().replicas.get(shard).unwrap().compact().await.unwrap();
+    for ((table, shard), had) in [("regional", regional), ("global", global)].into_iter().zip(had) {
+        let replica = cluster.node(NodeId(1)).context().replicas.get(shard).unwrap();
         until("the leader has purged what the stopped node lacks", || async {
+            // By itself it would once there is enough to flush. What it tries to send just then it keeps until it has
+            // something new to send.
+            replica.compact().await.unwrap();
+            client.session().put(table, "fill00-00-00", "again").await.unwrap();
             log_begins(&cluster, 1, shard) > had + 1
         })
         .await;

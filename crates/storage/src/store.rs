@@ -228,6 +228,8 @@ fn create(dir: &Path, options: &StoreOptions, cache: &Cache) -> Result<(RaftLogS
     let identity = identity::fresh(rand::random());
     identity::write(raft.db(), &identity)?;
     identity::write(data.db(), &identity)?;
+    // The stores' names first: were they lost and the file gone, a directory that was never in use would count as damaged.
+    files.sync_dir(dir)?;
     std::fs::remove_file(&creating).map_err(StorageError::file("remove", &creating))?;
     files.sync_dir(dir)?;
     Ok((raft, data))

@@ -185,6 +185,23 @@ mod tests {
     }
 
     #[test]
+    fn a_membership_that_a_snapshot_has_replaced_counts_no_more() {
+        let mut s = script();
+        sync(&mut s, 2, 1);
+        s.ok(2, applied(id(0, 1, 0), 0));
+        // Nobody else has it, and the next leader's log has something else there.
+        s.ok(1, voters(id(1, 1, 2), &[&[1, 2, 3], &[1, 4]]));
+        for node in [1, 3] {
+            s.ok(node, installed(id(2, 2, 3), 20));
+            s.ok(node, purged(3));
+            s.ok(node, appended(id(3, 1, 4), 30));
+            sync(&mut s, node, 4);
+        }
+        s.ok(1, committed(id(3, 1, 4)));
+        s.end();
+    }
+
+    #[test]
     fn synced_means_on_disk() {
         let mut s = script();
         s.bad(2, synced(1), "up to before 1");

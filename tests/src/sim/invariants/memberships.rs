@@ -44,6 +44,12 @@ impl Memberships {
                     log.split_off(end);
                 }
             }
+            // What the log had below it was another leader's, or is among what is applied.
+            Event::Installed { shard, id: Some(id), .. } => {
+                if let Some(log) = self.logs.get_mut(&(seen.node, *shard)) {
+                    log.retain(|index, _| *index > id.index);
+                }
+            }
             Event::Applied { shard, id, stamps: None, .. } => {
                 if let Some(voters) = self.by_id.get(&(*shard, *id)) {
                     let membership = Membership { id: *id, voters: voters.clone() };
