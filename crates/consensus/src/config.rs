@@ -5,7 +5,8 @@ use meridian_types::RaftTiming;
 use openraft::{Config, ConfigError, SnapshotPolicy, StepDownPolicy};
 use std::sync::Arc;
 
-/// Entries after which the data is flushed and the log may be purged.
+/// Entries after which it is looked at what is durable, and the log purged up to there; the data is flushed for it only if
+/// that is worth a file (`snapshot.rs`).
 pub const SNAPSHOT_EVERY: u64 = 2_000;
 /// Entries kept after a purge. A new leader searches this window, so it is short.
 pub const LOG_KEPT: u64 = 500;
