@@ -58,14 +58,7 @@ fn versions() -> (TempDir, DataStore) {
 /// RocksDB with the same rows, overwritten as often, and the filters and the cache that ours has.
 fn plain() -> (TempDir, rocksdb::DB) {
     let dir = tempfile::tempdir().unwrap();
-    let mut table = rocksdb::BlockBasedOptions::default();
-    table.set_block_cache(&rocksdb::Cache::new_lru_cache(StoreOptions::default().block_cache_bytes));
-    table.set_bloom_filter(10.0, false);
-    let mut options = rocksdb::Options::default();
-    options.create_if_missing(true);
-    options.set_compression_type(rocksdb::DBCompressionType::Lz4);
-    options.set_block_based_table_factory(&table);
-    let db = rocksdb::DB::open(&options, dir.path()).unwrap();
+    let db = rocksdb::DB::open(&meridian_benches::plain_options(), dir.path()).unwrap();
     let mut random = ChaCha8Rng::seed_from_u64(SEED);
     for _ in 0..VERSIONS {
         (0..ROWS).for_each(|row| db.put(key(row), value(&mut random)).unwrap());

@@ -151,16 +151,10 @@ fn ours(rows: u64) -> (TempDir, Store) {
 /// The same table in RocksDB alone, with filters and a cache as ours.
 fn plain(rows: u64) -> (TempDir, rocksdb::DB) {
     let dir = tempfile::tempdir().unwrap();
-    let mut table = rocksdb::BlockBasedOptions::default();
-    table.set_block_cache(&rocksdb::Cache::new_lru_cache(StoreOptions::default().block_cache_bytes));
-    table.set_bloom_filter(10.0, false);
-    let mut options = rocksdb::Options::default();
-    options.create_if_missing(true);
-    options.set_compression_type(rocksdb::DBCompressionType::Lz4);
+    let mut options = meridian_benches::plain_options();
     options.set_bottommost_compression_type(rocksdb::DBCompressionType::Zstd);
     options.set_max_background_jobs(i32::from(StoreOptions::default().background_jobs));
     options.set_max_open_files(i32::from(StoreOptions::default().open_files_max));
-    options.set_block_based_table_factory(&table);
     let db = rocksdb::DB::open(&options, dir.path()).unwrap();
     let mut unlogged = rocksdb::WriteOptions::default();
     unlogged.disable_wal(true);
