@@ -4,7 +4,7 @@ use crate::etcd::EtcdCluster;
 use crate::meridian::MeridianCluster;
 use crate::nodes::Nodes;
 use crate::session::Connection;
-use crate::system::System;
+use crate::system::{Contender, System};
 
 /// Three nodes as processes, and connections to them. Dropping it kills the processes.
 #[derive(Debug)]
@@ -32,11 +32,12 @@ impl Cluster {
         }
     }
 
-    /// For each node its connections.
-    pub(crate) fn connections(&self) -> &[Vec<Connection>] {
+    /// For each node its connections, of the kind that a contender talks through.
+    pub(crate) fn connections(&self, contender: Contender) -> &[Vec<Connection>] {
         match self {
             Self::Etcd(cluster) => &cluster.connections,
-            Self::Meridian(cluster) => &cluster.connections,
+            Self::Meridian(cluster) if contender == Contender::MeridianUnary => &cluster.unary,
+            Self::Meridian(cluster) => &cluster.gathering,
         }
     }
 

@@ -27,8 +27,10 @@ const SYNCS: &str = "meridian_log_syncs";
 pub(crate) struct MeridianCluster {
     /// Their processes and counters.
     pub(crate) nodes: Nodes,
-    /// For each node its connections.
-    pub(crate) connections: Vec<Vec<Connection>>,
+    /// For each node its connections, whose sessions gather operations on a stream.
+    pub(crate) gathering: Vec<Vec<Connection>>,
+    /// For each node as many whose sessions make a call for each operation.
+    pub(crate) unary: Vec<Vec<Connection>>,
     ids: Vec<NodeId>,
     client: Client,
     processes: Processes,
@@ -43,26 +45,28 @@ impl MeridianCluster {
         let mut processes = Processes::start(program, &files)?;
         processes.ready(READY_WITHIN).await?;
         let mut nodes = Nodes { pids: Vec::new(), metrics: Vec::new(), sync_counter: SYNCS };
-        let mut connections = Vec::new();
+        let (mut clients, mut unary) = (Vec::new(), Vec::new());
         for at in &cluster.nodes {
             nodes.pids.push(processes.pid(at.node).with_context(|| format!("node {} does not run", at.node.0))?);
             nodes.metrics.push(at.http.clone().with_context(|| format!("node {} has no metrics", at.node.0))?);
-            let mut of_node = Vec::new();
+            let (mut gather, mut call) = (Vec::new(), Vec::new());
             for _ in 0..args.connections {
                 // One gateway each: what a client asks goes to this node and no other.
                 let gateway = Gateway::in_region(at.grpc.clone(), at.region.clone());
-                of_node.push(Client::connect(ClientConfig::new(vec![gateway]).in_region(at.region.clone())).await?);
+                let config = ClientConfig::new(vec![gateway]).in_region(at.region.clone());
+                gather.push(Client::connect(config.clone()).await?);
+                call.push(Client::connect(config.pipelining(false)).await?);
             }
-            connections.push(of_node);
+            clients.push(gather);
+            unary.push(call);
         }
-        let client = connections.first().and_then(|of| of.first()).context("the cluster has no nodes")?.clone();
+        let client = clients.first().and_then(|of| of.first()).context("the cluster has no nodes")?.clone();
         let home = cluster.regions.first().map(|r| r.name.clone());
         let placement = Placement::Global { leader: home.into_iter().collect(), survive: 1 };
         client.create_table(TABLE, &placement, split_keys(args.keys, args.shards)).await?;
-        let connections =
-            connections.into_iter().map(|of| of.into_iter().map(Connection::Meridian).collect()).collect();
+        let [gathering, unary] = [clients, unary].map(connections);
         let ids = cluster.nodes.iter().map(|at| at.node).collect();
-        Ok(Self { nodes, connections, ids, client, processes })
+        Ok(Self { nodes, gathering, unary, ids, client, processes })
     }
 
     /// The place of the node that leads the table's first shard, if it is known.
@@ -82,12 +86,16 @@ impl MeridianCluster {
 
     /// Stops the nodes.
     pub(crate) async fn stop(self) {
-        drop(self.connections);
+        drop((self.gathering, self.unary));
         let killed = self.processes.stop().await;
         if !killed.is_empty() {
             eprintln!("note: Meridian nodes {killed:?} did not end within their time and were killed");
         }
     }
+}
+
+fn connections(clients: Vec<Vec<Client>>) -> Vec<Vec<Connection>> {
+    clients.into_iter().map(|of_node| of_node.into_iter().map(Connection::Meridian).collect()).collect()
 }
 
 /// The meridian program: the one that was named, else the one beside this program.

@@ -42,7 +42,9 @@ pub(crate) async fn make(
     for cluster in clusters.iter_mut() {
         say(format!("{}: writing {} keys", cluster.system().name(), args.keys));
         let options = BenchOptions { load: true, warm_up: Duration::ZERO, duration: PRELUDE, ..options(args) };
-        let sessions = Sessions::new(spread(cluster.connections()), args.value_size);
+        let contender = Contender::ALL.into_iter().find(|c| c.system() == cluster.system());
+        let connections = cluster.connections(contender.context("a system without a contender")?);
+        let sessions = Sessions::new(spread(connections), args.value_size);
         drive(&BenchOptions { workload: Workload::A, ..options }, &sessions, stop).await?;
         cluster.check()?;
     }
@@ -55,7 +57,7 @@ pub(crate) async fn make(
                 if stop.is_cancelled() {
                     return Ok(results);
                 }
-                let Some(sample) = take(args, measure, clusters, place, round, stop).await? else {
+                let Some(sample) = take(args, measure, clusters, contender, place, round, stop).await? else {
                     return Ok(results);
                 };
                 say(line(args, round, measure, contender, &sample));
@@ -92,6 +94,7 @@ async fn take(
     args: &Args,
     measure: Measure,
     clusters: &mut [Cluster],
+    contender: Contender,
     place: usize,
     round: u32,
     stop: &CancellationToken,
@@ -99,7 +102,7 @@ async fn take(
     let cluster = &clusters[place];
     let name = cluster.system().name();
     let leader = cluster.leader().await?;
-    let sessions = Sessions::new(connections(cluster.connections(), measure.at(), leader)?, args.value_size);
+    let sessions = Sessions::new(connections(cluster.connections(contender), measure.at(), leader)?, args.value_size);
     let options = BenchOptions {
         workload: measure.workload(),
         pace: Pace::Closed { clients: usize::try_from(measure.clients(args))? },

@@ -28,19 +28,22 @@ impl System {
 pub(crate) enum Contender {
     /// etcd with a gRPC call for each operation.
     Etcd,
-    /// Meridian with its client as it comes.
+    /// Meridian with its client as it comes: operations are gathered on a stream for each gateway.
     Meridian,
+    /// Meridian with a gRPC call for each operation, as etcd's client makes them.
+    MeridianUnary,
 }
 
 impl Contender {
     /// All, in the order of the first round.
-    pub(crate) const ALL: [Self; 2] = [Self::Etcd, Self::Meridian];
+    pub(crate) const ALL: [Self; 3] = [Self::Etcd, Self::Meridian, Self::MeridianUnary];
 
     /// As it is printed.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Etcd => "etcd",
             Self::Meridian => "meridian",
+            Self::MeridianUnary => "meridian, unary",
         }
     }
 
@@ -48,7 +51,7 @@ impl Contender {
     pub(crate) fn system(self) -> System {
         match self {
             Self::Etcd => System::Etcd,
-            Self::Meridian => System::Meridian,
+            Self::Meridian | Self::MeridianUnary => System::Meridian,
         }
     }
 
