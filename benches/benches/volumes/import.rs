@@ -10,7 +10,7 @@ use rand_chacha::ChaCha8Rng;
 use std::fmt;
 use std::hint::black_box;
 use std::ops::Range;
-use tempfile::TempDir;
+use std::path::{Path, PathBuf};
 
 const SHARD: ShardId = ShardId(1);
 
@@ -42,12 +42,42 @@ fn value(random: &mut ChaCha8Rng) -> Vec<u8> {
     value
 }
 
+/// Where the two tables lie below a folder.
+struct Places {
+    ours: PathBuf,
+    plain: PathBuf,
+}
+
+impl Places {
+    fn below(dir: &Path) -> Self {
+        Self { ours: dir.join("store"), plain: dir.join("plain") }
+    }
+}
+
+/// Fills both tables, in a folder that is removed afterwards, and reads them.
 pub(crate) fn run(bytes: u64) {
-    let rows = bytes / ROW_BYTES;
-    let (dir, store) = ours(rows);
-    let (plain_dir, plain) = plain(rows);
-    let view = store.data.view();
-    let ours = |row| view.get(TABLE, key(row).as_bytes(), Timestamp::MAX).unwrap().unwrap().value.unwrap().len();
+    let dir = tempfile::tempdir().unwrap();
+    fill(dir.path(), bytes);
+    read(dir.path(), bytes);
+}
+
+/// Fills both tables in `dir`, which stays for [`read`].
+pub(crate) fn fill(dir: &Path, bytes: u64) {
+    let (rows, places) = (bytes / ROW_BYTES, Places::below(dir));
+    fill_ours(&places.ours, rows);
+    fill_plain(&places.plain, rows);
+}
+
+/// Reads both tables that [`fill`] has left for as many bytes.
+pub(crate) fn read(dir: &Path, bytes: u64) {
+    let (rows, places) = (bytes / ROW_BYTES, Places::below(dir));
+    let store = Store::open(&places.ours, StoreOptions::default()).unwrap();
+    let plain = open_plain(&places.plain);
+    let ours = |row| {
+        // A view for each read, as a request takes it.
+        let view = store.data.view();
+        view.get(TABLE, key(row).as_bytes(), Timestamp::MAX).unwrap().unwrap().value.unwrap().len()
+    };
     let theirs = |row| plain.get(key(row)).unwrap().unwrap().len();
     println!(
         "point gets, one thread; the block caches hold {:.0} MiB each",
@@ -55,18 +85,19 @@ pub(crate) fn run(bytes: u64) {
     );
     let turns = |what: &str, rows: Range<u64>, forget: bool| {
         for round in 0..ROUNDS {
-            let prepare = |dir: &TempDir| {
+            let prepare = |dir: &Path| {
                 if forget {
-                    process::forget(dir.path())
+                    process::forget(dir)
                 }
             };
-            prepare(&dir);
+            prepare(&places.ours);
             let meridian = gets(SEED + 2 * round, rows.clone(), ours);
-            prepare(&plain_dir);
+            prepare(&places.plain);
             let rocksdb = gets(SEED + 2 * round + 1, rows.clone(), theirs);
             println!(
-                "  {what}: Meridian {meridian}; RocksDB alone {rocksdb}; {:.2} times as long",
-                rocksdb.rate / meridian.rate
+                "  {what}: Meridian {meridian}; RocksDB alone {rocksdb}; {:.2} times as long, {:.2} of the processor",
+                rocksdb.rate / meridian.rate,
+                meridian.processor / rocksdb.processor
             );
         }
     };
@@ -77,7 +108,6 @@ pub(crate) fn run(bytes: u64) {
     }
     turns("cached", 0..HOT_ROWS.min(rows), false);
     println!("peak resident {:.0} MiB", process::peak_resident() as f64 / MIB);
-    drop((dir, plain_dir));
 }
 
 /// What a round of point reads took.
@@ -110,9 +140,8 @@ fn gets(seed: u64, rows: Range<u64>, get: impl Fn(u64) -> usize) -> Gets {
 }
 
 /// The table in Meridian's data store, as entries that are applied leave it.
-fn ours(rows: u64) -> (TempDir, Store) {
-    let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(&dir.path().join("store"), StoreOptions::default()).unwrap();
+fn fill_ours(dir: &Path, rows: u64) {
+    let store = Store::open(dir, StoreOptions::default()).unwrap();
     let mut random = ChaCha8Rng::seed_from_u64(SEED);
     let (written, begun, processor) = (process::written(), Mono::now(), process::processor_seconds());
     for first in (0..rows).step_by(BATCH as usize) {
@@ -145,17 +174,19 @@ fn ours(rows: u64) -> (TempDir, Store) {
         process::peak_resident() as f64 / MIB
     );
     process::report(&store.data.stats());
-    (dir, store)
 }
 
-/// The same table in RocksDB alone, with filters and a cache as ours.
-fn plain(rows: u64) -> (TempDir, rocksdb::DB) {
-    let dir = tempfile::tempdir().unwrap();
+fn open_plain(dir: &Path) -> rocksdb::DB {
     let mut options = meridian_benches::plain_options();
     options.set_bottommost_compression_type(rocksdb::DBCompressionType::Zstd);
     options.set_max_background_jobs(i32::from(StoreOptions::default().background_jobs));
     options.set_max_open_files(i32::from(StoreOptions::default().open_files_max));
-    let db = rocksdb::DB::open(&options, dir.path()).unwrap();
+    rocksdb::DB::open(&options, dir).unwrap()
+}
+
+/// The same table in RocksDB alone, with filters and a cache as ours.
+fn fill_plain(dir: &Path, rows: u64) {
+    let db = open_plain(dir);
     let mut unlogged = rocksdb::WriteOptions::default();
     unlogged.disable_wal(true);
     let mut random = ChaCha8Rng::seed_from_u64(SEED);
@@ -167,5 +198,4 @@ fn plain(rows: u64) -> (TempDir, rocksdb::DB) {
     }
     db.flush().unwrap();
     println!("RocksDB alone took {:.0} s for the same rows", begun.elapsed().as_secs_f64());
-    (dir, db)
 }

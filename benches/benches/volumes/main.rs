@@ -5,10 +5,12 @@
 //! cargo bench -p meridian-benches --bench volumes -- raft-log --gib 2
 //! cargo bench -p meridian-benches --bench volumes -- recovery --gib 1
 //! cargo bench -p meridian-benches --bench volumes -- import --gib 10
+//! cargo bench -p meridian-benches --bench volumes -- import --gib 10 --into DIR
+//! cargo bench -p meridian-benches --bench volumes -- gets --gib 10 --from DIR
 //! ```
 //!
-//! The files lie in the temporary folder (`TMPDIR`) and are removed afterwards. "Written to the device" is what the
-//! kernel counts for this process (`/proc/self/io`).
+//! The files lie in the temporary folder (`TMPDIR`) and are removed afterwards, those of `--into` excepted. "Written to
+//! the device" is what the kernel counts for this process (`/proc/self/io`).
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot write has nothing to report")]
 
 mod import;
@@ -36,8 +38,12 @@ fn main() {
         ["recovery", "--gib", gib] => recovery::run(bytes(gib)),
         ["recovery", "--fill", dir, gib] => recovery::fill(dir.as_ref(), bytes(gib)),
         ["import", "--gib", gib] => import::run(bytes(gib)),
+        ["import", "--gib", gib, "--into", dir] => import::fill(dir.as_ref(), bytes(gib)),
+        ["gets", "--gib", gib, "--from", dir] => import::read(dir.as_ref(), bytes(gib)),
         // Also how every bench is called together.
-        _ => eprintln!("say what to measure: raft-log --gib N | recovery --gib N | import --gib N"),
+        _ => eprintln!(
+            "say what to measure: raft-log --gib N | recovery --gib N | import --gib N [--into DIR] | gets --gib N --from DIR"
+        ),
     }
 }
 
