@@ -93,7 +93,14 @@ fn disk_status(ctx: &Context) -> pb::DiskStatus {
         DiskLevel::Full => pb::DiskLevel::Full,
         DiskLevel::Critical => pb::DiskLevel::Critical,
     };
-    pb::DiskStatus { free: space.free(), reserve: space.reserve(), level: level.into() }
+    let backlog = &ctx.memory.backlog;
+    pb::DiskStatus {
+        free: space.free(),
+        reserve: space.reserve(),
+        level: level.into(),
+        log_waiting: backlog.held(),
+        log_waiting_max: backlog.limit(),
+    }
 }
 
 fn shard_status(s: &ReplicaStatus, table: String) -> pb::ShardStatus {

@@ -26,7 +26,7 @@ impl From<ConsensusError> for Refusal {
     fn from(e: ConsensusError) -> Self {
         match e {
             ConsensusError::NotLeader(n) => Self::NotLeader(n.hint),
-            ConsensusError::Overloaded { .. } => {
+            ConsensusError::Overloaded { .. } | ConsensusError::FlushLags(_) => {
                 Error::new(Reason::Overloaded, format!("{e}; slow down and try again")).into()
             }
             ConsensusError::DiskFull(e) => disk_full(&e).into(),

@@ -79,16 +79,15 @@ fn render(ctx: &Context, status: &pb::NodeStatus) -> String {
     gauge("meridian_memory_used_bytes", "what is charged to a part of the memory budget", used);
     let most = parts.iter().map(|(part, _, most)| (of(part), *most as f64)).collect();
     gauge("meridian_memory_max_bytes", "what the part may have", most);
+    let disk = status.disk.unwrap_or_default();
     let of_node = [
         ("meridian_memory_budget_bytes", "the node's memory budget", memory.budget),
         ("meridian_memory_resident_bytes", "resident memory of the process", memory.resident),
         ("meridian_memory_refused", "requests refused for the lack of memory", memory.refused),
-        ("meridian_disk_free_bytes", "free bytes on the fullest disk in use", status.disk.unwrap_or_default().free),
-        (
-            "meridian_disk_reserve_bytes",
-            "free bytes below which writes are refused",
-            status.disk.unwrap_or_default().reserve,
-        ),
+        ("meridian_disk_free_bytes", "free bytes on the fullest disk in use", disk.free),
+        ("meridian_disk_reserve_bytes", "free bytes below which writes are refused", disk.reserve),
+        ("meridian_log_waiting_bytes", "raft log kept until the data is flushed", disk.log_waiting),
+        ("meridian_log_waiting_max_bytes", "with more of it writes are refused", disk.log_waiting_max),
         ("meridian_disk_level", "0: enough room, 1: nearly full, 2: full, 3: critical", disk_level(status)),
     ];
     for (name, help, value) in of_node {

@@ -4,6 +4,7 @@
 //! with the position that they lead to, visible at once, and only then answered. How many share a batch is each
 //! replica's own business, so nothing that is decided may depend on it (A1).
 
+use crate::backlog::Backlog;
 use crate::codec::{self, Malformed};
 use crate::delay::delay;
 use crate::events;
@@ -86,6 +87,7 @@ pub(crate) struct ApplyWorker {
     cache: Arc<LogCache>,
     safe: Arc<SafeTime>,
     snapshots: Arc<SnapshotMaker>,
+    backlog: Backlog,
     position: watch::Sender<Position>,
     applied: Option<RaftLogId>,
     last_ts: Timestamp,
@@ -110,6 +112,7 @@ impl ApplyWorker {
         cache: Arc<LogCache>,
         safe: Arc<SafeTime>,
         snapshots: Arc<SnapshotMaker>,
+        backlog: Backlog,
     ) -> io::Result<(Self, watch::Receiver<Position>)> {
         let (position, rx) = watch::channel(Position::default());
         let mut worker = Self {
@@ -119,6 +122,7 @@ impl ApplyWorker {
             cache,
             safe,
             snapshots,
+            backlog,
             position,
             applied: None,
             last_ts: Timestamp::ZERO,
@@ -143,6 +147,10 @@ impl ApplyWorker {
         self.position.send_replace(Position { applied: self.applied, gc_floor: self.gc_floor });
         self.safe.apply(self.last_ts);
         self.machine.applied(self.last_ts);
+    }
+
+    fn flush_builder(&self, flush: bool) -> FlushBuilder {
+        FlushBuilder { snapshots: self.snapshots.clone(), backlog: self.backlog.clone(), flush }
     }
 
     fn state(&self) -> pb::ShardState {
@@ -316,11 +324,11 @@ impl RaftStateMachine<Raftish> for ApplyWorker {
     async fn try_create_snapshot_builder(&mut self, force: bool) -> Option<Self::SnapshotBuilder> {
         let applied = self.applied.map_or(0, |id| id.index);
         let flush = force || self.snapshots.is_flush_due(applied);
-        Some(FlushBuilder { snapshots: self.snapshots.clone(), flush })
+        Some(self.flush_builder(flush))
     }
 
     async fn get_snapshot_builder(&mut self) -> Self::SnapshotBuilder {
-        FlushBuilder { snapshots: self.snapshots.clone(), flush: true }
+        self.flush_builder(true)
     }
 
     async fn install_snapshot(&mut self, _: &RaftSnapshotMeta, snapshot: SnapshotBundle) -> Result<(), io::Error> {
@@ -345,6 +353,7 @@ impl RaftStateMachine<Raftish> for ApplyWorker {
 /// of a snapshot are only cut when one has to be sent.
 pub(crate) struct FlushBuilder {
     snapshots: Arc<SnapshotMaker>,
+    backlog: Backlog,
     flush: bool,
 }
 
@@ -360,7 +369,10 @@ impl RaftSnapshotBuilder<Raftish> for FlushBuilder {
                     tracing::warn!("a flush waits for room on the disk: {e}");
                     sleep(NO_SPACE_PAUSE).await;
                 }
-                done => return done,
+                done => {
+                    self.backlog.flushed(|shard| self.snapshots.durable_index(shard));
+                    return done;
+                }
             }
         }
     }

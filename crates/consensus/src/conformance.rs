@@ -2,6 +2,7 @@
 //! store.
 
 use crate::apply::{ApplyWorker, EntryMutations, StateMachine};
+use crate::backlog::Backlog;
 use crate::log_cache::{LogCache, LogMemory};
 use crate::log_store::LogStore;
 use crate::raft_types::Raftish;
@@ -60,6 +61,7 @@ impl StoreBuilder<Raftish, LogStore, ApplyWorker, TempDir> for Builder {
             store.raft.shard(self.shard),
             Timestamp::ZERO,
             &LogMemory::new(1 << 20),
+            &Backlog::new(1 << 30),
             store.space().clone(),
         )
         .unwrap();
@@ -67,8 +69,16 @@ impl StoreBuilder<Raftish, LogStore, ApplyWorker, TempDir> for Builder {
         let synced = LogCache::new(u64::MAX, Timestamp::ZERO, &LogMemory::new(1 << 20));
         let snapshots = SnapshotMaker::new(self.shard, TableId(1), KeyRange::all(), store.clone());
         let safe = Arc::new(SafeTime::new(Timestamp::ZERO));
-        let (worker, _) =
-            ApplyWorker::open(self.shard, store.data, Arc::new(Nothing), synced, safe, snapshots).unwrap();
+        let (worker, _) = ApplyWorker::open(
+            self.shard,
+            store.data,
+            Arc::new(Nothing),
+            synced,
+            safe,
+            snapshots,
+            Backlog::new(1 << 30),
+        )
+        .unwrap();
         Ok((dir, log, worker))
     }
 }

@@ -1,5 +1,6 @@
 //! What can go wrong with a request at one replica, and what that says about its effect.
 
+use crate::backlog::FlushLags;
 use meridian_types::{NodeId, Timestamp};
 
 /// Another replica leads, or none: found before anything was proposed.
@@ -25,6 +26,9 @@ pub enum ConsensusError {
     /// Refused before anything was proposed: this node's disk is nearly full.
     #[error(transparent)]
     DiskFull(#[from] meridian_storage::DiskFull),
+    /// Refused before anything was proposed: flushes of this node's data lag behind its log.
+    #[error(transparent)]
+    FlushLags(#[from] FlushLags),
     /// Refused before anything was proposed: the timestamp is further ahead than clocks may differ.
     #[error("timestamp {ts} is ahead of {limit}, the latest that the clocks allow")]
     FutureTimestamp {

@@ -12,6 +12,7 @@
 //! * [`log_store`], [`apply`], [`config`]: the bindings to openraft.
 
 pub mod apply;
+mod backlog;
 pub mod codec;
 pub mod config;
 #[cfg(test)]
@@ -38,6 +39,7 @@ mod snapshot;
 mod status;
 
 pub use apply::{EntryMutations, StateMachine, Undecodable};
+pub use backlog::{Backlog, FlushLags};
 pub use error::{ConsensusError, NotLeader};
 pub use gossip::Gossip;
 pub use log_cache::LogMemory;

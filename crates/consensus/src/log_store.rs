@@ -1,5 +1,6 @@
 //! openraft's log storage on Meridian's shared raft log: encoding, the cache, and the order of callbacks.
 
+use crate::backlog::Backlog;
 use crate::codec;
 use crate::events;
 use crate::log_cache::{LogCache, LogMemory};
@@ -17,6 +18,7 @@ use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, Range, RangeBounds};
 use std::sync::Arc;
+use tokio::sync::Notify;
 
 /// Most encoded bytes of entries in one append request: well below the transport's message limit.
 const APPEND_BYTES_MAX: usize = 1 << 20;
@@ -29,6 +31,9 @@ pub(crate) struct LogStore {
     log: RaftLog,
     cache: Arc<LogCache>,
     space: DiskSpace,
+    backlog: Backlog,
+    /// Told when the data has to be flushed for the log's sake.
+    flush_due: Arc<Notify>,
 }
 
 fn storage_io(e: StorageError) -> io::Error {
@@ -54,12 +59,19 @@ impl LogStore {
         log: RaftLog,
         applied_stamp: Timestamp,
         memory: &LogMemory,
+        backlog: &Backlog,
         space: DiskSpace,
     ) -> io::Result<Self> {
         let next = log.last_index().map_err(storage_io)?.map_or(0, |i| i + 1);
         let stamp = last_stamp_in(&log, next)?.max(applied_stamp);
         let purged = decode_log_id(log.purged().map_err(storage_io)?)?.map_or(0, |id| id.index + 1);
-        Ok(Self { log, cache: LogCache::new(next.max(purged), stamp, memory), space })
+        let cache = LogCache::new(next.max(purged), stamp, memory);
+        Ok(Self { log, cache, space, backlog: backlog.clone(), flush_due: Arc::default() })
+    }
+
+    /// Told when the data has to be flushed for the log's sake.
+    pub(crate) fn flush_due(&self) -> Arc<Notify> {
+        self.flush_due.clone()
     }
 
     /// The cache and the sync watermark.
@@ -197,7 +209,13 @@ impl RaftLogStorage<Raftish> for LogStore {
             emit(|| events::appended(shard, entry, bytes));
         }
         let sizes: Vec<usize> = encoded.iter().map(|(_, b)| b.len()).collect();
-        self.space.wrote(sizes.iter().sum::<usize>() as u64);
+        let bytes = sizes.iter().sum::<usize>() as u64;
+        self.space.wrote(bytes);
+        if let ([(first, _), ..], [.., (last, _)]) = (&encoded[..], &encoded[..])
+            && self.backlog.appended(shard, *first, *last, bytes)
+        {
+            self.flush_due.notify_one();
+        }
         self.cache.append(entries.into_iter().zip(sizes));
         let cache = self.cache.clone();
         let done = move |result: Result<(), StorageError>| {
@@ -220,6 +238,7 @@ impl RaftLogStorage<Raftish> for LogStore {
     async fn truncate_after(&mut self, last_log_id: Option<RaftLogId>) -> Result<(), io::Error> {
         let from = last_log_id.map_or(0, |id| id.index + 1);
         self.cache.truncate_from(from);
+        self.backlog.truncated(self.log.shard(), from);
         self.log.truncate_from(from).map_err(storage_io)?;
         emit(|| Event::Truncated { shard: self.log.shard(), from });
         Ok(())

@@ -13,6 +13,7 @@
 //! What the node does for itself (barriers, the catalog, heartbeats, appends of other leaders) is not charged: it is
 //! small, or bounded by what its sender was charged, and refusing it would help nobody.
 
+use crate::backlog::Backlog;
 use crate::log_cache::LogMemory;
 use meridian_types::MemoryBudget;
 use std::sync::Arc;
@@ -27,13 +28,22 @@ pub struct NodeMemory {
     pub in_flight: InFlight,
     /// Recent log entries of all shards.
     pub log: LogMemory,
+    /// Log on disk that waits for a flush of the data.
+    pub backlog: Backlog,
 }
+
+/// Log that may wait for a flush, for each byte of the data's memtables: as much as they can hold is ordinary, more only
+/// gathers where entries are larger than what they write, or flushes lag.
+const BACKLOG_PER_MEMTABLES: u64 = 8;
+/// And at least this many bytes.
+const BACKLOG_MIN: u64 = 256 << 20;
 
 impl NodeMemory {
     /// Nothing is in use yet.
     pub fn new(budget: MemoryBudget) -> Self {
         let log = LogMemory::new(usize::try_from(budget.log_entries).unwrap_or(usize::MAX));
-        Self { budget, in_flight: InFlight::new(budget.in_flight), log }
+        let backlog = Backlog::new(budget.data_memtables.saturating_mul(BACKLOG_PER_MEMTABLES).max(BACKLOG_MIN));
+        Self { budget, in_flight: InFlight::new(budget.in_flight), log, backlog }
     }
 }
 

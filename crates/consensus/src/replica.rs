@@ -1,6 +1,7 @@
 //! One replica of one shard: a Raft group's member on this node, and what it may answer.
 
 use crate::apply::{ApplyWorker, Position, StateMachine};
+use crate::backlog::{Backlog, FlushLags};
 use crate::codec;
 use crate::config::raft_config;
 use crate::error::{ConsensusError, NotLeader};
@@ -27,7 +28,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::JoinHandle;
 
 /// How far behind its leader a voter may be, in entries, to be handed the leadership.
@@ -97,6 +98,9 @@ pub struct Replica {
     safe: Arc<SafeTime>,
     acks: Arc<QuorumAcks>,
     snapshots: Arc<SnapshotMaker>,
+    backlog: Backlog,
+    /// Told when the data has to be flushed for the log's sake.
+    flush_due: Arc<Notify>,
     position: watch::Receiver<Position>,
     leadership: Mutex<Option<Arc<Leadership>>>,
     /// A lease may be promised that this process knows nothing of: no votes, no elections.
@@ -119,17 +123,25 @@ impl Replica {
         let me = peers.me();
         let log = store.raft.shard(shard);
         let state = store.data.view().shard_state(shard)?.unwrap_or_default();
-        let log_store = LogStore::open(log, Timestamp(state.last_ts), &memory.log, store.space().clone());
+        let log_store =
+            LogStore::open(log, Timestamp(state.last_ts), &memory.log, &memory.backlog, store.space().clone());
         let log_store = log_store.map_err(stopped)?;
         let pristine = log_store.is_pristine().map_err(stopped)?;
-        let cache = log_store.cache().clone();
+        let (cache, flush_due) = (log_store.cache().clone(), log_store.flush_due());
         let safe = Arc::new(SafeTime::new(Timestamp(state.last_ts)));
         let acks = Arc::new(QuorumAcks::new(me));
         store.data.collect_in(shard, table, &range);
         let snapshots = SnapshotMaker::new(shard, table, range.clone(), store.clone());
-        let (worker, position) =
-            ApplyWorker::open(shard, store.data.clone(), machine, cache.clone(), safe.clone(), snapshots.clone())
-                .map_err(stopped)?;
+        let (worker, position) = ApplyWorker::open(
+            shard,
+            store.data.clone(),
+            machine,
+            cache.clone(),
+            safe.clone(),
+            snapshots.clone(),
+            memory.backlog.clone(),
+        )
+        .map_err(stopped)?;
         emit(|| Event::Opened { shard, log_end: cache.synced(), applied: Timestamp(state.last_ts) });
         let network =
             Network { cluster: cluster.clone(), shard, peers: peers.clone(), clock: clock.clone(), acks: acks.clone() };
@@ -148,12 +160,18 @@ impl Replica {
             safe,
             acks,
             snapshots,
+            backlog: memory.backlog,
+            flush_due,
             position,
             leadership: Mutex::new(None),
             holding: AtomicBool::new(!pristine && !sabotaged(Sabotage::ForgetPromise)),
             tasks: Mutex::new(Vec::new()),
         });
-        let tasks = vec![tokio::spawn(follow_leadership(this.clone())), tokio::spawn(release_hold(this.clone()))];
+        let tasks = vec![
+            tokio::spawn(follow_leadership(this.clone())),
+            tokio::spawn(release_hold(this.clone())),
+            tokio::spawn(flush_for_the_log(this.clone())),
+        ];
         *this.tasks.lock().unwrap_or_else(PoisonError::into_inner) = tasks;
         Ok(this)
     }
@@ -192,6 +210,7 @@ impl Replica {
             let worst = if self.shard == ShardId::CATALOG { DiskLevel::NearlyFull } else { DiskLevel::Enough };
             self.disk().check(worst)?;
         }
+        self.check_backlog()?;
         let (reply, decided) = oneshot::channel();
         leadership.propose(Proposal { mutation, span, floor, arrived, charge, reply })?;
         drop(leadership);
@@ -402,6 +421,7 @@ impl Replica {
         if let Err(e) = self.raft.shutdown().await {
             tracing::warn!(shard = %self.shard, "the group did not stop cleanly: {e}");
         }
+        self.backlog.closed(self.shard);
     }
 
     pub(crate) fn leadership(&self) -> Option<Arc<Leadership>> {
@@ -512,8 +532,14 @@ impl Replica {
 
     /// The last durable log index, 0 when nothing is.
     pub(crate) fn durable_index(&self) -> u64 {
-        let state = self.snapshots.store.data.durable(self.shard);
-        state.and_then(|s| s.applied).map_or(0, |id| id.index)
+        self.snapshots.durable_index(self.shard)
+    }
+
+    /// Whether the log may take more writes, or the data has to be flushed first.
+    pub(crate) fn check_backlog(&self) -> Result<(), FlushLags> {
+        let checked = self.backlog.check(|shard| self.snapshots.durable_index(shard));
+        // The flush that was asked for last may have come before what now waits was applied.
+        checked.inspect_err(|_| self.flush_due.notify_one())
     }
 
     /// The room on this node's disk.
@@ -565,6 +591,18 @@ async fn follow_leadership(this: Arc<Replica>) {
         if metrics.changed().await.is_err() {
             tracing::error!(shard = %this.shard, "the group has stopped");
             this.set_leadership(None);
+            return;
+        }
+    }
+}
+
+/// Flushes the data whenever so much log waits for it that it is worth it for that alone.
+async fn flush_for_the_log(this: Arc<Replica>) {
+    loop {
+        this.flush_due.notified().await;
+        this.snapshots.want_flush();
+        if this.raft.trigger().snapshot().await.is_err() {
+            // The group has stopped.
             return;
         }
     }

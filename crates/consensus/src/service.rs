@@ -13,7 +13,7 @@ use futures::stream::BoxStream;
 use meridian_probe::{Sabotage, sabotaged};
 use meridian_proto::internal::v1 as pb;
 use meridian_proto::internal::v1::raft_server::RaftServer;
-use meridian_storage::{DiskFull, DiskLevel, DiskSpace, Files};
+use meridian_storage::{DiskFull, DiskLevel, Files};
 use openraft::Snapshot;
 use openraft::raft::{
     AppendEntriesRequest, StreamAppendError, TransferLeaderError, TransferLeaderRequest, VoteRequest,
@@ -57,10 +57,10 @@ impl RaftService {
         let mut first = messages.message().await?.ok_or_else(|| bad("an append stream without a message"))?;
         let replica = self.replica(first.target.take())?;
         let me = replica.node().0;
-        let disk = replica.disk().clone();
+        let receiver = replica.clone();
         let take_in = move |message| {
             let append = append_from_pb(message, me)?;
-            check_room(&disk, &append)?;
+            check_room(&receiver, &append)?;
             Ok(append)
         };
         let first = take_in(first)?;
@@ -107,9 +107,10 @@ fn append_from_pb(message: pb::AppendRequest, me: u64) -> Result<AppendEntriesRe
     })
 }
 
-/// Checks that this node's disk has room for an append: a raft log that cannot be written ends the process. Heartbeats
-/// have no entries and always pass, so the leader's lease holds; the entries come again when there is room.
-fn check_room(disk: &DiskSpace, append: &AppendEntriesRequest<Raftish>) -> Result<(), Status> {
+/// Checks that this node's disk has room for an append, as a raft log that cannot be written ends the process, and that
+/// flushes keep up with the log. Heartbeats have no entries and always pass, so the leader's lease holds; the entries come
+/// again when there is room.
+fn check_room(replica: &Replica, append: &AppendEntriesRequest<Raftish>) -> Result<(), Status> {
     let writes = |e: &RaftEntry| match &e.payload {
         RaftPayload::Normal(command) => command.has_mutations(),
         RaftPayload::Blank | RaftPayload::Membership(_) => false,
@@ -117,9 +118,10 @@ fn check_room(disk: &DiskSpace, append: &AppendEntriesRequest<Raftish>) -> Resul
     if sabotaged(Sabotage::AppendOnFullDisk) {
         Ok(())
     } else if append.entries.iter().any(writes) {
-        disk.check(DiskLevel::NearlyFull).map_err(no_room)
+        replica.disk().check(DiskLevel::NearlyFull).map_err(no_room)?;
+        replica.check_backlog().map_err(|e| Status::unavailable(e.to_string()))
     } else if !append.entries.is_empty() {
-        disk.check(DiskLevel::Full).map_err(no_room)
+        replica.disk().check(DiskLevel::Full).map_err(no_room)
     } else {
         Ok(())
     }

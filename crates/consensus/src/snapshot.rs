@@ -81,6 +81,11 @@ impl SnapshotMaker {
         Ok(self.store.data.durable(self.shard))
     }
 
+    /// The last entry of a shard of this node whose effects are durable, 0 when none is known to be.
+    pub(crate) fn durable_index(&self, shard: ShardId) -> u64 {
+        self.store.data.durable(shard).and_then(|state| state.applied).map_or(0, |id| id.index)
+    }
+
     fn bundle(self: &Arc<Self>) -> SnapshotBundle {
         SnapshotBundle { maker: self.clone(), staged: None }
     }
@@ -92,7 +97,7 @@ impl SnapshotMaker {
 
     /// Whether a flush is worth it, with entries up to `applied` applied, or wanted.
     pub(crate) fn is_flush_due(&self, applied: u64) -> bool {
-        let durable = self.store.data.durable(self.shard).and_then(|s| s.applied).map_or(0, |id| id.index);
+        let durable = self.durable_index(self.shard);
         let bytes = || self.store.data.memtable_bytes().is_ok_and(|bytes| bytes >= FLUSH_BYTES);
         self.wanted.swap(false, Ordering::SeqCst) || applied.saturating_sub(durable) >= FLUSH_ENTRIES || bytes()
     }

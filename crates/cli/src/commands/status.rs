@@ -220,7 +220,14 @@ fn memory_json(m: &pb::MemoryStatus) -> Value {
 }
 
 fn disk_json(d: &pb::DiskStatus) -> Value {
-    json!({ "free": d.free, "reserve": d.reserve, "level": disk_level(d.level()).to_lowercase() })
+    let level = disk_level(d.level()).to_lowercase();
+    json!({
+        "free": d.free,
+        "reserve": d.reserve,
+        "level": level,
+        "log_waiting": d.log_waiting,
+        "log_waiting_max": d.log_waiting_max,
+    })
 }
 
 fn shard_json(shard: &pb::ShardStatus) -> Value {
@@ -269,7 +276,12 @@ mod tests {
             clock: Some(clock),
             rtts: rtts.iter().map(|(node, rtt_ns)| pb::PeerRtt { node: *node, rtt_ns: *rtt_ns }).collect(),
             memory: Some(pb::MemoryStatus { budget: 512 << 20, resident: 100 << 20, refused: 3, ..Default::default() }),
-            disk: Some(pb::DiskStatus { free: 200 << 20, reserve: 300 << 20, level: pb::DiskLevel::NearlyFull.into() }),
+            disk: Some(pb::DiskStatus {
+                free: 200 << 20,
+                reserve: 300 << 20,
+                level: pb::DiskLevel::NearlyFull.into(),
+                ..pb::DiskStatus::default()
+            }),
             shards: vec![shard],
             ..Default::default()
         }
