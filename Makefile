@@ -8,7 +8,7 @@ export CARGO_TARGET_DIR ?= $(CACHE)/meridian/target
 MERIDIAN := $(CARGO_TARGET_DIR)/release/meridian
 
 .DEFAULT_GOAL := help
-.PHONY: help needs build demo test lint fmt doc bench bench-peers sim soak sabotage histories clean
+.PHONY: help needs build demo test lint fmt doc bench bench-peers sim soak sabotage histories kills power clean
 
 help: ## Lists the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,6 +59,14 @@ sabotage: needs ## Shows for every known-wrong behaviour how many simulated seed
 histories: needs ## Kills, cuts and pauses real processes under load, then checks the histories: make histories MINUTES=10 SEED=1.
 	@cargo build -q --locked -p meridian-tests --bins
 	@$(CARGO_TARGET_DIR)/debug/soak --seed $(or $(SEED),1) --minutes $(or $(MINUTES),10) $(SOAK)
+
+kills: needs ## Kills nodes with SIGKILL under load, KILLS=200 of them, and reads every acknowledged write back (SEED=1).
+	@cargo build -q --locked -p meridian-tests --bins
+	@$(CARGO_TARGET_DIR)/debug/soak --seed $(or $(SEED),1) --kills $(or $(KILLS),200) --faults kill,kill-pair,kill-all --every 1500ms $(SOAK)
+
+power: needs ## Cuts the power of the storage CYCLES=3000 times and checks what is left: real engine, real files (SEED=1).
+	@cargo build -q --locked -p meridian-power
+	@$(CARGO_TARGET_DIR)/debug/power --seed $(or $(SEED),1) --cycles $(or $(CYCLES),3000) $(POWER)
 
 clean: ## Removes this workspace's build outputs, not those of its dependencies.
 	@cargo clean $$(cargo metadata --no-deps --format-version 1 | grep -o '"name":"meridian-[a-z]*"' | sort -u | sed 's/.*:"\(.*\)"/-p \1/')

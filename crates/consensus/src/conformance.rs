@@ -1,5 +1,5 @@
-//! openraft's own storage suite, run on RocksDB and on the simulated disk; once more for a second group in the same
-//! store.
+//! openraft's own storage suite, run on RocksDB and on the simulated disk: on a store of its own for each case, next to a
+//! second group, and for two groups at once in one instance, while a third is written to between them.
 
 use crate::apply::{ApplyWorker, EntryMutations, StateMachine};
 use crate::backlog::Backlog;
@@ -11,8 +11,11 @@ use crate::snapshot::SnapshotMaker;
 use meridian_proto::internal::v1 as pb;
 use meridian_storage::{DataBatch, SimDisk, SimDiskOptions, StorageError, Store, StoreOptions};
 use meridian_types::{KeyRange, ShardId, TableId, Timestamp};
+use bytes::Bytes;
 use openraft::testing::log::{StoreBuilder, Suite};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
 use tempfile::TempDir;
 
 /// A state machine without mutations: the suite only sees blank and membership entries.
@@ -57,39 +60,51 @@ impl StoreBuilder<Raftish, LogStore, ApplyWorker, TempDir> for Builder {
             log.append(&[(0, "a".into()), (1, "b".into())], Box::new(|r| r.unwrap())).unwrap();
             log.save_vote("vote".into()).await.unwrap();
         }
-        let log = LogStore::open(
-            store.raft.shard(self.shard),
-            Timestamp::ZERO,
-            &LogMemory::new(1 << 20),
-            &Backlog::new(1 << 30),
-            store.space().clone(),
-        )
-        .unwrap();
-        // The suite applies entries that it never appended: nothing to wait for.
-        let synced = LogCache::new(u64::MAX, Timestamp::ZERO, &LogMemory::new(1 << 20));
-        let snapshots = SnapshotMaker::new(self.shard, TableId(1), KeyRange::all(), store.clone());
-        let safe = Arc::new(SafeTime::new(Timestamp::ZERO));
-        let (worker, _) = ApplyWorker::open(
-            self.shard,
-            store.data,
-            Arc::new(Nothing),
-            synced,
-            safe,
-            snapshots,
-            Backlog::new(1 << 30),
-        )
-        .unwrap();
+        let (log, worker) = group(&store, self.shard);
         Ok((dir, log, worker))
     }
 }
 
+/// A group's log and state machine.
+fn group(store: &Store, shard: ShardId) -> (LogStore, ApplyWorker) {
+    let memory = LogMemory::new(1 << 20);
+    let (backlog, space) = (Backlog::new(1 << 30), store.space().clone());
+    let log = LogStore::open(store.raft.shard(shard), Timestamp::ZERO, &memory, &backlog, space).unwrap();
+    // The suite applies entries that it never appended: nothing to wait for.
+    let synced = LogCache::new(u64::MAX, Timestamp::ZERO, &memory);
+    let table = TableId(shard.0);
+    let snapshots = SnapshotMaker::new(shard, table, KeyRange::all(), store.clone());
+    let safe = Arc::new(SafeTime::new(Timestamp::ZERO));
+    let worker = ApplyWorker::open(shard, store.data.clone(), Arc::new(Nothing), synced, safe, snapshots, backlog);
+    (log, worker.unwrap().0)
+}
+
+/// Makes a new group for every case, in a store that it shares with others.
+struct Sharing {
+    store: Store,
+    /// The next group; groups are counted in steps of two.
+    next: AtomicU64,
+}
+
+impl StoreBuilder<Raftish, LogStore, ApplyWorker, ()> for Sharing {
+    async fn build(&self) -> Result<((), LogStore, ApplyWorker), openraft::StorageError<Raftish>> {
+        let (log, worker) = group(&self.store, ShardId(self.next.fetch_add(2, Ordering::SeqCst)));
+        Ok(((), log, worker))
+    }
+}
+
+/// Runs the suite on a thread of its own: it brings its own runtime and wants an async function that starts it.
+fn start<G: Send + Sync + 'static>(
+    builder: impl StoreBuilder<Raftish, LogStore, ApplyWorker, G> + 'static,
+) -> JoinHandle<()> {
+    std::thread::spawn(move || {
+        tokio::runtime::Runtime::new().unwrap().block_on(Suite::test_all(builder)).unwrap();
+    })
+}
+
 fn run(engine: Engine, neighbour: Option<ShardId>) {
     let builder = Builder { engine, shard: ShardId(7), neighbour };
-    // The suite brings its own runtime and wants an async function that starts it.
-    let suite = std::thread::spawn(move || {
-        tokio::runtime::Runtime::new().unwrap().block_on(Suite::test_all(builder)).unwrap();
-    });
-    suite.join().unwrap();
+    start(builder).join().unwrap();
 }
 
 #[test]
@@ -106,4 +121,46 @@ fn the_store_passes_it_next_to_another_group() {
 fn the_simulated_disk_passes_openrafts_suite() {
     run(Engine::Simulated, None);
     run(Engine::Simulated, Some(ShardId(6)));
+}
+
+/// Two suites at once in one instance of RocksDB: their groups' keys lie between one another, their writes in one log,
+/// their syncs are shared. Between both lies a group that is written to, cut, purged and voted in all the time, and has
+/// to be exactly what it would be alone.
+#[test]
+fn two_groups_in_one_instance_pass_it_at_the_same_time() {
+    let dir = TempDir::new().unwrap();
+    let store = Store::open(dir.path(), StoreOptions::default()).unwrap();
+    let first = |next| Sharing { store: store.clone(), next: AtomicU64::new(next) };
+    let suites = [start(first(10)), start(first(11))];
+    let over = Arc::new(AtomicBool::new(false));
+    let between = std::thread::spawn({
+        let (log, over) = (store.raft.shard(ShardId(40)), over.clone());
+        move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let (mut next, mut rounds) = (0_u64, 0_u64);
+            while !over.load(Ordering::SeqCst) || rounds == 0 {
+                let entries: Vec<_> = (next..next + 10).map(|index| (index, content(index, rounds))).collect();
+                log.append(&entries, Box::new(|result| result.unwrap())).unwrap();
+                // Half of it is another leader's now.
+                log.truncate_from(next + 5).unwrap();
+                let entries: Vec<_> = (next + 5..next + 10).map(|index| (index, content(index, rounds))).collect();
+                log.append(&entries, Box::new(|result| result.unwrap())).unwrap();
+                runtime.block_on(log.save_vote(content(0, rounds))).unwrap();
+                assert_eq!(log.read(next..next + 20, usize::MAX).unwrap().len(), 10);
+                log.purge(next + 4, content(next + 4, rounds)).unwrap();
+                (next, rounds) = (next + 10, rounds + 1);
+                let kept = log.read(next - 5..next, usize::MAX).unwrap();
+                let expected: Vec<_> = (next - 5..next).map(|index| (index, content(index, rounds - 1))).collect();
+                assert_eq!((kept, log.vote().unwrap()), (expected, Some(content(0, rounds - 1))));
+            }
+            rounds
+        }
+    });
+    suites.map(|suite| suite.join().unwrap());
+    over.store(true, Ordering::SeqCst);
+    assert!(between.join().unwrap() > 0);
+}
+
+fn content(index: u64, round: u64) -> Bytes {
+    format!("entry {index} of round {round}").into()
 }

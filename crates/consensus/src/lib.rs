@@ -21,6 +21,8 @@ mod delay;
 mod error;
 mod events;
 pub mod gossip;
+#[cfg(test)]
+mod hazards;
 mod leadership;
 pub mod lease;
 mod log_cache;

@@ -32,6 +32,9 @@ struct Cli {
     /// How long load and faults go on, in minutes.
     #[arg(long, value_name = "MINUTES", default_value = "5", value_parser = minutes)]
     minutes: Duration,
+    /// Goes on until so many nodes were killed, however long that takes.
+    #[arg(long, value_name = "N", conflicts_with_all = ["minutes", "no_faults"])]
+    kills: Option<u64>,
     /// Operations a second of all clients together, at most; 0: no limit.
     #[arg(long, default_value_t = 400)]
     rate: u32,
@@ -107,6 +110,7 @@ Faults:
 Examples:
   soak --seed 7 --minutes 10
   soak --seed 7 --nodes 5 --faults kill,kill,kill-pair,pause --every 2s
+  soak --kills 200 --faults kill,kill-pair,kill-all --every 1500ms
   soak --seed 7 --faults kill,partition,clock-jump,clock-drift
   soak --check soak-7/history.jsonl
 
@@ -172,6 +176,17 @@ async fn soak(cli: &Cli) -> Result<ExitCode, Box<dyn Error>> {
     println!("{}", run.summary);
     run.checks.iter().for_each(|check| println!("{check}"));
     run.faults_found.iter().for_each(|found| println!("FOUND      {found}"));
+    if let Some(kills) = cli.kills {
+        if run.summary.kills < kills {
+            return Err(format!("{} nodes were killed, not {kills}", run.summary.kills).into());
+        }
+        let (acknowledged, tables) = (run.summary.acknowledged, run.summary.read_back);
+        let lost = if run.is_violated() || run.is_undecided() { "see above" } else { "0" };
+        println!(
+            "\n{} nodes killed, {acknowledged} writes acknowledged, {tables} whole tables read back, lost: {lost}",
+            run.summary.kills
+        );
+    }
     let suspicious = run.is_violated() || run.is_undecided();
     if suspicious || cli.keep {
         save(&options, &run, &out)?;
@@ -190,7 +205,7 @@ fn options(cli: &Cli, dir: &Path) -> Result<Options, Box<dyn Error>> {
         [] => Kind::within_bounds(),
         named => named.to_vec(),
     };
-    Ok(Options {
+    let options = Options {
         seed: cli.seed,
         span: cli.minutes,
         faults,
@@ -199,7 +214,11 @@ fn options(cli: &Cli, dir: &Path) -> Result<Options, Box<dyn Error>> {
         pace: Pace { clients: usize::from(cli.clients), rate: cli.rate },
         program: std::env::current_exe()?,
         dir: dir.to_owned(),
-    })
+    };
+    match cli.kills {
+        None => Ok(options),
+        Some(kills) => options.until_killed(kills).ok_or_else(|| "none of these faults kills a node".into()),
+    }
 }
 
 /// Writes what is needed to look into a run and to check it again.

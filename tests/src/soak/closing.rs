@@ -81,8 +81,8 @@ pub async fn serves(history: &History, nodes: &[OfNode]) -> Result<Duration, Str
     Ok(start.elapsed())
 }
 
-/// The key that is written once the faults are over.
-const CLOSING_KEY: &str = "closing";
+/// The key of each table that is written once the faults are over.
+pub const CLOSING_KEY: &str = "closing";
 
 /// Asks for every unknown outcome until it is known or time is up; how many stay unknown.
 pub async fn settle(processes: &mut [Process]) -> usize {

@@ -108,13 +108,7 @@ impl Injector {
         let mut began = None;
         let result = self.carry_out(&planned, &mut began).await;
         let ended = self.start.elapsed();
-        let killed = match planned.fault {
-            _ if result.is_err() => 0,
-            Fault::Kill(_) => 1,
-            Fault::KillPair(..) => 2,
-            Fault::KillAll => self.nodes.ids().len() as u64,
-            _ => 0,
-        };
+        let killed = if result.is_ok() { planned.fault.kills(self.nodes.ids().len() as u64) } else { 0 };
         let done =
             Done { planned, began: began.unwrap_or(ended), ended, killed, failed: result.err().map(|e| e.to_string()) };
         tracing::info!("{done}");

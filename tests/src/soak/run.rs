@@ -53,18 +53,25 @@ pub struct Options {
 impl Options {
     /// What goes wrong in this run.
     pub fn schedule(&self) -> Schedule {
+        Schedule::new(self.seed, &self.shape())
+    }
+
+    /// Goes on until so many nodes were killed; `None` if none ever is.
+    pub fn until_killed(self, kills: u64) -> Option<Self> {
+        let span = Schedule::span_for_kills(self.seed, &self.shape(), kills)?;
+        Some(Self { span, ..self })
+    }
+
+    fn shape(&self) -> Shape {
         let topology = topology(self.nodes);
-        Schedule::new(
-            self.seed,
-            &Shape {
-                span: self.span,
-                every: self.every,
-                kinds: self.faults.clone(),
-                nodes: topology.nodes().iter().map(|n| n.id).collect(),
-                regions: topology.regions.iter().map(|r| r.name.clone()).collect(),
-                clock_bound: CLOCK_BOUND,
-            },
-        )
+        Shape {
+            span: self.span,
+            every: self.every,
+            kinds: self.faults.clone(),
+            nodes: topology.nodes().iter().map(|n| n.id).collect(),
+            regions: topology.regions.iter().map(|r| r.name.clone()).collect(),
+            clock_bound: CLOCK_BOUND,
+        }
     }
 
     /// Whether clocks leave their bounds in it.

@@ -149,6 +149,16 @@ impl Fault {
             Self::Transfer(..) => Kind::Transfer,
         }
     }
+
+    /// How many of so many nodes it kills.
+    pub fn kills(&self, nodes: u64) -> u64 {
+        match self {
+            Self::Kill(_) => 1,
+            Self::KillPair(..) => 2,
+            Self::KillAll => nodes,
+            _ => 0,
+        }
+    }
 }
 
 impl fmt::Display for Fault {
@@ -237,6 +247,23 @@ impl Schedule {
             }
             let Some((fault, lasts)) = round.pop().and_then(|kind| draw(kind, shape, &mut rng)) else { continue };
             faults.push(Planned { at, fault, lasts });
+        }
+    }
+
+    /// How long faults have to go on until so many nodes were killed. The schedule of a longer span begins with that of
+    /// a shorter one.
+    pub fn span_for_kills(seed: u64, shape: &Shape, kills: u64) -> Option<Duration> {
+        if !shape.kinds.iter().any(|kind| matches!(kind, Kind::Kill | Kind::KillPair | Kind::KillAll)) {
+            return None;
+        }
+        let mut span = shape.every;
+        loop {
+            let schedule = Self::new(seed, &Shape { span, ..shape.clone() });
+            let nodes = shape.nodes.len() as u64;
+            if schedule.faults.iter().map(|planned| planned.fault.kills(nodes)).sum::<u64>() >= kills {
+                return Some(span);
+            }
+            span += shape.every;
         }
     }
 }
@@ -352,6 +379,18 @@ mod tests {
             assert!(matches!(planned.fault, Fault::Clock(_, us) if us.abs() <= 4_500), "{planned}");
         }
         assert!(Schedule::new(1, &shape(Vec::new())).faults.is_empty());
+    }
+
+    #[test]
+    fn a_schedule_goes_on_until_enough_nodes_were_killed() {
+        let kills = |schedule: &Schedule| schedule.faults.iter().map(|p| p.fault.kills(3)).sum::<u64>();
+        let shape = shape(vec![Kind::Kill, Kind::KillAll, Kind::Pause]);
+        for least in [1, 10, 200] {
+            let span = Schedule::span_for_kills(7, &shape, least).unwrap();
+            let found = kills(&Schedule::new(7, &Shape { span, ..shape.clone() }));
+            assert!((least..least + 6).contains(&found), "{found} of {least}");
+        }
+        assert_eq!(Schedule::span_for_kills(7, &Shape { kinds: vec![Kind::Pause], ..shape }, 1), None);
     }
 
     #[test]

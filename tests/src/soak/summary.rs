@@ -1,6 +1,6 @@
 //! What a run came to, in figures.
 
-use crate::soak::closing::{Compared, is_closing};
+use crate::soak::closing::{Compared, final_states, is_closing};
 use crate::soak::inject::Done;
 use crate::soak::schedule::Kind;
 use meridian_bench::history::{OpKind, Outcome, Record};
@@ -21,6 +21,10 @@ pub struct Summary {
     pub errors: BTreeMap<String, u64>,
     /// How many keys there were.
     pub keys: usize,
+    /// Writes that were acknowledged, by whichever request.
+    pub acknowledged: u64,
+    /// Whole tables read at the end, by all nodes together: in these every one of those writes has to be, or a newer one.
+    pub read_back: u64,
     /// Unknown outcomes that were found out later.
     pub settled: usize,
     /// Faults carried out, by kind; and how many could not be.
@@ -111,8 +115,11 @@ impl Summary {
             let of_table = history.iter().filter(written).filter(|r| r.table == *table);
             (table.clone(), longest_gap(of_table, span))
         });
+        let acknowledged = history.iter().filter(|r| r.outcome == Outcome::Ok).map(|r| r.writes().len() as u64).sum();
         Self {
             seed: facts.seed,
+            acknowledged,
+            read_back: final_states(history).len() as u64,
             load: Duration::from_nanos(facts.ended_ns - facts.began_ns),
             keys: keys.len(),
             settled: facts.settled,
@@ -170,6 +177,11 @@ impl fmt::Display for Summary {
             writeln!(f, "{kind:<20} {done:>9} {not_done:>9}")?;
         }
         writeln!(f, "{:<20} {:>9}   nodes killed: {}", "all", self.faults_all(), self.kills)?;
+        writeln!(
+            f,
+            "{:<20} {:>9}   read back in {} whole tables",
+            "writes acknowledged", self.acknowledged, self.read_back
+        )?;
         writeln!(f, "\nlongest time without")?;
         for (table, gap) in &self.no_writes {
             writeln!(f, "{:<20} {gap}", format!("  writes to {table}"))?;
