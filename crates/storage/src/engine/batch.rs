@@ -16,8 +16,13 @@ pub(crate) enum Batch<'a> {
 }
 
 impl<'a> Batch<'a> {
+    /// Whatever goes into a write-ahead log says first how far that was durable before: see [`super::guard`].
     pub(super) fn rocks(db: &'a Rocks) -> Self {
-        Self::Rocks { db, batch: WriteBatch::default() }
+        let mut batch = WriteBatch::default();
+        if db.logged {
+            batch.put_log_data(db.vouch());
+        }
+        Self::Rocks { db, batch }
     }
 
     #[cfg(feature = "simulation")]

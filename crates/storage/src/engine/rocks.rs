@@ -11,6 +11,7 @@ use rocksdb::{
 use self_cell::self_cell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use tokio::sync::watch;
 
 /// One open RocksDB instance.
@@ -22,7 +23,11 @@ pub(crate) struct Rocks {
     families: Vec<(FamilyName, Options)>,
     /// What the database was opened with: RocksDB's counters hang on it.
     options: Options,
-    /// What completed syncs and flushes have covered.
+    /// Whether its writes go through the write-ahead log.
+    pub(super) logged: bool,
+    /// Number of the last write that completed syncs and flushes have covered, at least.
+    pub(super) durable: AtomicU64,
+    /// The same, beside the database.
     pub(super) mark: Mark,
     // Dropped last: the database is closed by then.
     open: watch::Sender<()>,
@@ -40,7 +45,7 @@ impl Rocks {
         logged: bool,
         action: &'static str,
     ) -> Result<Self, StorageError> {
-        let noted = guard::before_open(path, logged)?;
+        let noted = guard::before_open(path, logged, true)?;
         let mut options = options.clone();
         options.enable_statistics();
         // Counters only: they are kept per core and cost next to nothing, times and histograms do not.
@@ -51,7 +56,11 @@ impl Rocks {
             .map_err(StorageError::engine(action))?;
         let mut write = WriteOptions::default();
         write.disable_wal(!logged);
-        Ok(Self { db, write, families, options, mark: Mark::new(path, noted), open: watch::Sender::new(()) })
+        let (mark, durable) = (Mark::new(path, noted), AtomicU64::new(noted.unwrap_or(0)));
+        let rocks = Self { db, write, families, options, logged, durable, mark, open: watch::Sender::new(()) };
+        // RocksDB has moved what it found in logs into tables: whatever is there now is durable.
+        rocks.covered(rocks.latest_sequence());
+        Ok(rocks)
     }
 
     /// Opens a database for reading: no file of it is changed, and writes fail. What is in its write-ahead log is read
@@ -65,7 +74,7 @@ impl Rocks {
         logged: bool,
         action: &'static str,
     ) -> Result<Self, StorageError> {
-        guard::before_open(path, logged)?;
+        guard::before_open(path, logged, false)?;
         let mut options = options.clone();
         options.create_if_missing(false);
         options.create_missing_column_families(false);
@@ -73,8 +82,8 @@ impl Rocks {
         let others = families.iter().map(|(name, options)| ColumnFamilyDescriptor::new(*name, options.clone()));
         let db = DB::open_cf_descriptors_read_only(&options, path, std::iter::once(identity).chain(others), false)
             .map_err(StorageError::engine(action))?;
-        let (write, mark) = (WriteOptions::default(), Mark::new(path, None));
-        Ok(Self { db, write, families, options, mark, open: watch::Sender::new(()) })
+        let (write, mark, durable) = (WriteOptions::default(), Mark::new(path, None), AtomicU64::new(0));
+        Ok(Self { db, write, families, options, logged, durable, mark, open: watch::Sender::new(()) })
     }
 
     /// Sequence number of the last write that is visible.

@@ -1,9 +1,10 @@
 //! Cuts off the end of a write-ahead log that no node accepts and nobody was ever told to be durable.
 //!
-//! A power loss may leave a later page of an unsynced write and not an earlier one. What is left looks like damage and
-//! stops the start. Cutting it off is right if the writes behind the place were not acknowledged. The mark proves the
-//! opposite where it can; that it does not is no proof, since after a power loss it may be some seconds old. So this is
-//! done by a person who knows that the power was lost, and never by a node.
+//! A power loss may leave a later page of an unsynced write and not an earlier one. What is left looks like damage.
+//! Cutting it off is right if the writes behind the place were not acknowledged. A start does it by itself where the log
+//! says enough about that ([`guard`]). A log that an older build has written does not: it stops the start. Then the mark
+//! proves the opposite where it can; that it does not is no proof, since after a power loss it may be some seconds old. So
+//! this is done by a person who knows that the power was lost.
 
 use super::stopped::Locks;
 use crate::engine::guard;
@@ -27,8 +28,8 @@ pub struct Cut {
     pub kept: PathBuf,
 }
 
-/// Cuts the raft store's write-ahead log at its first damaged record; `None` if nothing in it is damaged. What is cut off
-/// is kept in a file in the data directory.
+/// Cuts the raft store's write-ahead log at its first damaged record; `None` if nothing in it is damaged, or a start cuts
+/// it off by itself. What is cut off is kept in a file in the data directory.
 ///
 /// * Errors: [`StorageError::CutRefused`] if records behind the damage were durable, or may have been for all that is known,
 ///   and if a later log goes on behind it. Then nothing was changed.
@@ -45,7 +46,7 @@ pub fn cut_log(dir: &Path) -> Result<Option<Cut>, StorageError> {
     if !matches!(log.end, End::Damaged(_)) || later.iter().any(|file| file.records > 0) {
         return refuse("it is not the end of the log that is damaged".into());
     }
-    match found.noted {
+    match found.durable() {
         None => return refuse("nothing is known about what was durable".into()),
         Some(noted) if noted > found.latest => {
             return refuse(format!("writes up to {noted} were durable, the log would end with {}", found.latest));

@@ -21,6 +21,8 @@
 
 use super::{Damage, le32, masked};
 use crate::StorageError;
+use meridian_proto::internal::v1::DurableMark;
+use prost::Message as _;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -242,6 +244,63 @@ pub(crate) fn batch_header(record: &[u8]) -> Option<(u64, u32)> {
     Some((super::le64(record, 0)?, le32(record, 8)?))
 }
 
+/// The sequence number up to which the log was durable when this batch was written, as the batch itself says; none from
+/// an older build. It is RocksDB's log data, which is in the write-ahead log and nowhere else: `3 | length | DurableMark`
+/// behind the header.
+pub(crate) fn vouched(record: &[u8]) -> Option<u64> {
+    const LOG_DATA: u8 = 3;
+    let (tag, mut rest) = record.get(12..)?.split_first()?;
+    if *tag != LOG_DATA {
+        return None;
+    }
+    let length = usize::try_from(super::varint(&mut rest)?).ok()?;
+    let mark = DurableMark::decode(rest.get(..length)?).ok()?;
+    // It was written after what it vouches for.
+    let (first, _) = batch_header(record)?;
+    (mark.format > 0 && mark.sequence < first).then_some(mark.sequence)
+}
+
+/// The whole records that lie behind a damaged place, wherever they begin: [`read`] does not go on there.
+///
+/// * Cost: reads the rest of the file into memory and looks at every byte of it.
+pub(crate) fn read_behind(path: &Path, offset: u64, mut each: impl FnMut(&[u8])) -> Result<(), StorageError> {
+    let bytes = std::fs::read(path).map_err(StorageError::file("read", path))?;
+    let mut at = usize::try_from(offset).unwrap_or(usize::MAX);
+    while at.saturating_add(HEADER) <= bytes.len() {
+        match logical(&bytes, at) {
+            Some((record, end)) => {
+                each(&record);
+                at = end;
+            }
+            None => at += 1,
+        }
+    }
+    Ok(())
+}
+
+/// The logical record that begins here, if a whole one does, and where it ends.
+fn logical(bytes: &[u8], mut at: usize) -> Option<(Vec<u8>, usize)> {
+    let mut record = Vec::new();
+    loop {
+        let room = BLOCK - at % BLOCK;
+        if room < HEADER {
+            at += room;
+        }
+        let block = BLOCK - at % BLOCK;
+        let rest = bytes.get(at..bytes.len().min(at + block))?;
+        let (header, body) = rest.split_first_chunk::<HEADER>()?;
+        let [c0, c1, c2, c3, l0, l1, kind] = *header;
+        let expected = if record.is_empty() { [FULL, FIRST] } else { [MIDDLE, LAST] };
+        let payload = body.get(..usize::from(u16::from_le_bytes([l0, l1]))).filter(|_| expected.contains(&kind))?;
+        (masked(crc(kind, payload)) == u32::from_le_bytes([c0, c1, c2, c3])).then_some(())?;
+        record.extend_from_slice(payload);
+        at += HEADER + payload.len();
+        if kind == FULL || kind == LAST {
+            return (!record.is_empty()).then_some((record, at));
+        }
+    }
+}
+
 /// The last sequence number that a record of a MANIFEST carries.
 pub(crate) fn last_sequence(mut record: &[u8]) -> Option<u64> {
     const COMPARATOR: u64 = 1;
@@ -259,6 +318,15 @@ pub(crate) fn last_sequence(mut record: &[u8]) -> Option<u64> {
             _ => return None,
         }
     }
+}
+
+/// How many records of a MANIFEST follow this one that are made together with it, if it is made together with others: the
+/// last field of such a record.
+pub(crate) fn left_in_group(record: &[u8]) -> Option<u64> {
+    // 300, as a number of variable length.
+    const IN_ATOMIC_GROUP: [u8; 2] = [0xac, 0x02];
+    let (fields, left) = record.split_last_chunk::<1>()?;
+    fields.ends_with(&IN_ATOMIC_GROUP).then_some(u64::from(left[0]))
 }
 
 /// The write-ahead logs of a database, oldest first.
@@ -292,14 +360,24 @@ pub(crate) fn manifest(dir: &Path) -> Result<Result<PathBuf, Damage>, StorageErr
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     /// A file with records of these lengths, and where each begins.
     fn written(lengths: &[usize]) -> (Vec<u8>, Vec<usize>) {
+        let records: Vec<_> = lengths.iter().enumerate().map(|(n, length)| vec![b'a' + n as u8; *length]).collect();
+        begun(&records)
+    }
+
+    /// A file with these records.
+    pub(crate) fn framed(records: &[Vec<u8>]) -> Vec<u8> {
+        begun(records).0
+    }
+
+    /// The same, and where each begins.
+    fn begun(records: &[Vec<u8>]) -> (Vec<u8>, Vec<usize>) {
         let (mut file, mut begins) = (Vec::new(), Vec::new());
-        for (n, length) in lengths.iter().enumerate() {
-            let record = vec![b'a' + n as u8; *length];
+        for record in records {
             let (mut rest, mut first) = (&record[..], true);
             loop {
                 let room = BLOCK - file.len() % BLOCK;
@@ -399,6 +477,38 @@ mod tests {
                 assert_eq!(damaged_at(&page), Some(at as u64));
             }
         }
+    }
+
+    #[test]
+    fn records_behind_a_damaged_place_are_found() {
+        let (file, begins) = written(&LENGTHS);
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("000001.log");
+        for n in 0..LENGTHS.len() - 1 {
+            let mut damaged = file.clone();
+            // A page, or all of the record.
+            damaged[begins[n]..begins[n + 1].min(begins[n] + 4096)].fill(0);
+            std::fs::write(&path, damaged).unwrap();
+            let mut found = Vec::new();
+            read_behind(&path, begins[n] as u64, |record| found.push(record.len())).unwrap();
+            assert_eq!(found, LENGTHS[n + 1..], "behind record {n}");
+        }
+    }
+
+    #[test]
+    fn a_batch_vouches_for_what_was_written_before_it_and_nothing_else() {
+        let batch = |first: u64, mark: &[u8]| {
+            let tail = [&[3, mark.len() as u8][..], mark, b"the rest"].concat();
+            [&first.to_le_bytes()[..], &1_u32.to_le_bytes(), &tail].concat()
+        };
+        let mark = |sequence| DurableMark { format: 1, sequence }.encode_to_vec();
+        assert_eq!(vouched(&batch(9, &mark(8))), Some(8));
+        assert_eq!(vouched(&batch(9, &mark(0))), Some(0));
+        assert_eq!(vouched(&batch(9, &mark(9))), None, "not for itself");
+        assert_eq!(vouched(&batch(9, b"")), None, "without a format");
+        let mut older = batch(9, &mark(8));
+        older[12] = 1;
+        assert_eq!((vouched(&older), vouched(&older[..12]), vouched(&batch(9, &mark(8))[..20])), (None, None, None));
     }
 
     #[test]

@@ -8,7 +8,7 @@
 //! * Invariant: the noted number was durable when it was noted. It is read before the sync begins.
 //! * The note itself is not synced. After a killed process, and for damage done to files at rest, it is exact. After a
 //!   power loss it may be as old as the system's write-back, some 30 seconds: what was cut off above it is then not found by
-//!   it. It never refuses a log that is whole.
+//!   it. It never refuses a log that is whole. Every batch in the raft store's log carries such a note as well.
 //! * There are two slots, in pages of their own, written in turn: a note that is cut off leaves the one before it. A slot
 //!   is `crc32c u32 BE | length u8 | DurableMark`.
 //! * A database without the file, written by an older build or copied by a checkpoint, has no bound; it gets the file
@@ -66,8 +66,13 @@ pub(crate) fn decode(slot: &[u8]) -> Option<DurableMark> {
     DurableMark::decode(body).ok().filter(|mark| mark.format > 0)
 }
 
+/// A note of what was durable.
+pub(crate) fn message(sequence: u64) -> DurableMark {
+    DurableMark { format: FORMAT, sequence }
+}
+
 fn encode(sequence: u64) -> Vec<u8> {
-    let body = DurableMark { format: FORMAT, sequence }.encode_to_vec();
+    let body = message(sequence).encode_to_vec();
     let mut slot = crc32c::crc32c(&body).to_be_bytes().to_vec();
     slot.push(u8::try_from(body.len()).expect("two numbers are a few bytes"));
     slot.extend_from_slice(&body);

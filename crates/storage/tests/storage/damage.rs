@@ -8,7 +8,7 @@
 
 use crate::support::{append, block_on, crash, folder, indexes, open, state, try_open};
 use bytes::Bytes;
-use meridian_proto::internal::v1::{LeaderId, LedgerRecord, LogId, Outcome, Vote};
+use meridian_proto::internal::v1::{DurableMark, LeaderId, LedgerRecord, LogId, Outcome, Vote};
 use meridian_storage::inspect::{self, Place, StoppedNode};
 use meridian_storage::{DataBatch, StorageError, Store, read_manifest};
 use meridian_types::{KeyRange, RequestId, ShardId, TableId, Timestamp};
@@ -430,37 +430,114 @@ fn a_log_may_be_cut_short_above_its_mark_and_nowhere_below() {
     assert!((40..45).contains(&shortest), "{shortest}");
 }
 
+/// The mark is old; but the batches behind the place were written when it was durable, and say so.
 #[test]
-fn a_damaged_end_that_nobody_vouched_for_can_be_cut_off_by_hand() {
+fn what_later_batches_vouch_for_is_not_cut_off_whatever_the_mark_says() {
     let (dir, log, noted) = beyond_the_mark();
     let found = dir.path().join("found");
     let bytes = std::fs::read(found.join(&log)).unwrap();
-    let copy_with_flip = |name: &str, at: u64| {
-        let copy = dir.path().join(name);
+    for (n, at) in [noted - 20, noted + 400].into_iter().enumerate() {
+        let copy = dir.path().join(n.to_string());
         crash(&found, &copy);
         let mut damaged = bytes.clone();
         damaged[at as usize] ^= 0x10;
         std::fs::write(copy.join(&log), damaged).unwrap();
+        let before = contents(&copy);
         assert!(matches!(try_open(&copy), Err(StorageError::Corrupt { .. })));
+        let refused = inspect::cut_log(&copy).unwrap_err();
+        assert!(matches!(refused, StorageError::CutRefused { .. }), "{refused}");
+        assert!(contents(&copy) == before, "nothing is changed");
+    }
+}
+
+/// One large batch is under way when the power goes: of its pages any may be missing.
+#[test]
+fn an_unsynced_end_with_missing_pages_is_cut_off_by_a_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let (live, found) = (dir.path().join("live"), dir.path().join("found"));
+    let store = open(&live);
+    append(&store.raft.shard(SHARDS[0]), 0..40);
+    let noted = std::fs::read(live.join("raft/SYNCED")).unwrap();
+    let log = files(&live, "raft", ".log").pop().unwrap();
+    let length = std::fs::metadata(&log).unwrap().len() as usize;
+    append(&store.raft.shard(SHARDS[0]), 40..4000);
+    crash(&live, &found);
+    append(&store.raft.shard(SHARDS[0]), [4000]);
+    let later = std::fs::read(&log).unwrap();
+    drop(store);
+    std::fs::write(found.join("raft/SYNCED"), &noted).unwrap();
+    let name = PathBuf::from("raft").join(log.file_name().unwrap());
+    let whole = std::fs::read(found.join(&name)).unwrap();
+    assert!(whole.len() > length + 10 * PAGE);
+    for page in (length.div_ceil(PAGE)..whole.len() / PAGE).step_by(3) {
+        let missing = page * PAGE..(page + 1) * PAGE;
+        let without = |log: &[u8]| {
+            let copy = dir.path().join("copy");
+            std::fs::remove_dir_all(&copy).ok();
+            crash(&found, &copy);
+            let mut log = log.to_vec();
+            log[missing.clone()].fill(0);
+            std::fs::write(copy.join(&name), log).unwrap();
+            copy
+        };
+        let copy = without(&whole);
+        let report = inspect::verify(&copy, |_, _, _| {}).unwrap();
+        assert!(report.findings.iter().any(|f| f.what.contains("a start cuts it off")), "{:?}", report.findings);
+        assert_eq!(inspect::cut_log(&copy).unwrap(), None, "nothing is left to a person");
+        assert_eq!(indexes(&open(&copy).raft.shard(SHARDS[0])), (0..40).collect::<Vec<_>>());
+        // The same in a log that was written to afterwards: the batch was durable by then.
+        let refused = try_open(&without(&later)).err().expect("refused").to_string();
+        assert!(refused.contains(name.file_name().unwrap().to_str().unwrap()), "{refused}");
+    }
+}
+
+/// An older build's batches vouch for nothing, so that a person has to say that the power was lost.
+#[test]
+fn a_damaged_end_of_an_older_builds_log_can_be_cut_off_by_hand() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/format-1");
+    let noted = mark_in(&source);
+    let log = files(&source, "raft", ".log").pop().unwrap();
+    let (name, bytes) = (log.strip_prefix(&source).unwrap(), std::fs::read(&log).unwrap());
+    // Somewhere in its last records, which an older mark does not know of.
+    let at = bytes.len() - 20;
+    let damaged = |mark: u64| {
+        let copy = tempfile::tempdir().unwrap();
+        crash(&source, copy.path());
+        let mut damaged = bytes.clone();
+        damaged[at] ^= 0x10;
+        std::fs::write(copy.path().join(name), damaged).unwrap();
+        write_mark(copy.path(), mark);
+        assert!(matches!(try_open(copy.path()), Err(StorageError::Corrupt { .. })));
         copy
     };
-    let above = copy_with_flip("above", noted + 400);
-    let cut = inspect::cut_log(&above).unwrap().expect("there is damage");
-    assert!(cut.length >= noted && cut.length <= noted + 400, "{cut:?}");
-    assert_eq!(std::fs::read(&cut.kept).unwrap()[..], {
-        let mut tail = bytes.clone();
-        tail[noted as usize + 400] ^= 0x10;
-        tail.split_off(cut.length as usize)[..].to_vec()
-    });
-    let left = indexes(&open(&above).raft.shard(SHARDS[0]));
-    assert!(left.len() >= 40 && left.len() < 80, "{left:?}");
-    assert_eq!(inspect::cut_log(&above).unwrap(), None);
+    let above = damaged(noted / 2);
+    let cut = inspect::cut_log(above.path()).unwrap().expect("there is damage");
+    assert!(cut.length <= at as u64 && cut.length + cut.bytes == bytes.len() as u64, "{cut:?}");
+    let mut tail = bytes.clone();
+    tail[at] ^= 0x10;
+    assert_eq!(std::fs::read(&cut.kept).unwrap(), tail.split_off(cut.length as usize));
+    open(above.path());
+    assert_eq!(inspect::cut_log(above.path()).unwrap(), None);
 
-    let below = copy_with_flip("below", noted - 20);
-    let before = contents(&below);
-    let refused = inspect::cut_log(&below).unwrap_err();
+    let below = damaged(noted);
+    let before = contents(below.path());
+    let refused = inspect::cut_log(below.path()).unwrap_err();
     assert!(matches!(refused, StorageError::CutRefused { .. }), "{refused}");
-    assert!(contents(&below) == before, "nothing is changed");
+    assert!(contents(below.path()) == before, "nothing is changed");
+}
+
+/// What the raft store's mark notes as durable.
+fn mark_in(dir: &Path) -> u64 {
+    let bytes = std::fs::read(dir.join("raft/SYNCED")).unwrap();
+    let slots = [&bytes[5..5 + usize::from(bytes[4])], &bytes[PAGE + 5..PAGE + 5 + usize::from(bytes[PAGE + 4])]];
+    slots.map(|slot| DurableMark::decode(slot).unwrap().sequence).into_iter().max().unwrap()
+}
+
+fn write_mark(dir: &Path, sequence: u64) {
+    let body = DurableMark { format: 1, sequence }.encode_to_vec();
+    let mut bytes = [&crc32c::crc32c(&body).to_be_bytes()[..], &[body.len() as u8], &body].concat();
+    bytes.resize(PAGE + 64, 0);
+    std::fs::write(dir.join("raft/SYNCED"), bytes).unwrap();
 }
 
 #[test]

@@ -93,7 +93,15 @@ fn whole(folder: &Path, report: &mut Report) -> Result<(), StorageError> {
     }
     let logged = folder.ends_with(StoreName::Raft.folder());
     let damage = match guard::examine(folder, logged) {
-        Ok(found) => found.damage,
+        Ok(found) => {
+            let told = "; a power loss leaves it so, nobody was told of what it held, and a start cuts it off";
+            let loose = found.loose_ends().map(|end| Damage::new(&end.file, end.offset, format!("{}{told}", end.what)));
+            let loose: Vec<_> = loose.collect();
+            // Said once, with that.
+            let place = |end: &Damage| Place::File(end.file.clone(), Some(end.offset));
+            report.findings.retain(|finding| !loose.iter().any(|end| place(end) == finding.place));
+            found.damage.into_iter().chain(loose).collect()
+        }
         Err(error @ StorageError::File { .. }) => return Err(error),
         // A mark that is damaged: found with the file.
         Err(_) => Vec::new(),
