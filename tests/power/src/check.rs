@@ -1,6 +1,6 @@
 //! Reads a store that has been through a loss, as a node does that starts, and holds it against what is expected.
 
-use crate::model::{DataState, Expected, LogState};
+use crate::model::{DataState, Expected, LogState, common};
 use crate::worker::{MEMBER, index_of, options, request};
 use crate::workload::{Entry, KEYS, key, table};
 use meridian_storage::{DataView, RaftLog, StorageError, Store};
@@ -49,7 +49,7 @@ pub fn check(dir: &Path, expected: &Expected) -> Result<Checked, Wrong> {
     let mut checked = Checked { resumed: store.resume_installs()?.len() as u64, ..Checked::default() };
     let shards: BTreeSet<u64> =
         store.raft.shards()?.into_iter().map(|shard| shard.0).chain(expected.shards()).collect();
-    let (mut logs, mut datas) = (0..u64::MAX, 0..u64::MAX);
+    let (mut logs, mut datas, mut cuts) = (vec![0..u64::MAX], vec![0..u64::MAX], Vec::new());
     let view = store.data.view();
     for shard in shards {
         let log = log_state(&store.raft.shard(ShardId(shard)))?;
@@ -60,11 +60,13 @@ pub fn check(dir: &Path, expected: &Expected) -> Result<Checked, Wrong> {
         for (found, cut, apart) in [(in_log, &mut logs, false), (in_data, &mut datas, expected.installs(shard))] {
             match found {
                 Ok(found) => {
+                    // Shard, and where in the journal its log and then its data were cut.
                     checked.acked += found.acked;
                     checked.extra += found.extra;
                     if !apart {
-                        *cut = cut.start.max(found.cut.start)..cut.end.min(found.cut.end);
+                        *cut = common(cut, &found.cuts);
                     }
+                    cuts.push((shard, found.cuts));
                 }
                 Err(what) => wrong.push(what),
             }
@@ -72,11 +74,11 @@ pub fn check(dir: &Path, expected: &Expected) -> Result<Checked, Wrong> {
         wrong.extend(agree(shard, &log, &data, expected.installs(shard)));
         checked.found.set(shard, log, data);
     }
-    let torn = |cut: &Range<u64>| cut.is_empty() && wrong.is_empty();
+    let torn = |cut: &[Range<u64>]| cut.is_empty() && wrong.is_empty();
     if torn(&datas) {
-        wrong.push("the data of different shards is of different moments".into());
+        wrong.push(format!("the data of different shards is of different moments: {cuts:?}"));
     } else if expected.writers == 1 && torn(&logs) {
-        wrong.push("the logs of different shards are cut at different moments".into());
+        wrong.push(format!("the logs of different shards are cut at different moments: {cuts:?}"));
     }
     checked.found.opened = expected.opened;
     checked.found.writers = expected.writers;

@@ -94,37 +94,45 @@ impl<S: Default, O> Default for Tracked<S, O> {
 /// What a state found was: after which operations.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
-    /// Positions in the journal at which the loss would explain it.
-    pub cut: Range<u64>,
+    /// Positions in the journal at which a loss would explain it, in order. There are several where operations have
+    /// undone one another.
+    pub cuts: Vec<Range<u64>>,
     /// Operations that were acknowledged, and are there.
     pub acked: u64,
-    /// Operations that nobody was told of, and are there all the same.
+    /// Operations that nobody was told of, and are there all the same; the fewest that explain it.
     pub extra: u64,
+}
+
+/// The positions that both have.
+pub fn common(a: &[Range<u64>], b: &[Range<u64>]) -> Vec<Range<u64>> {
+    let each = a.iter().flat_map(|a| b.iter().map(|b| a.start.max(b.start)..a.end.min(b.end)));
+    each.filter(|both| !both.is_empty()).collect()
 }
 
 impl<S: Clone + PartialEq, O> Tracked<S, O> {
     /// After which operations the state was the one found; `None`: after none of those that are possible.
     fn find(&self, found: &S, apply: impl Fn(&mut S, &O)) -> Option<Found> {
-        let (mut state, mut cut, mut extra) = (self.base.clone(), None::<Range<u64>>, 0);
+        let (mut state, mut cuts, mut extra) = (self.base.clone(), Vec::<Range<u64>>::new(), 0);
         for n in 0..=self.ops.len() {
-            if n > 0 {
-                apply(&mut state, &self.ops[n - 1].1);
+            let from = n.checked_sub(1).map_or(0, |last| self.ops[last].0);
+            if let Some((_, op)) = n.checked_sub(1).and_then(|last| self.ops.get(last)) {
+                apply(&mut state, op);
             }
-            let here = n >= self.acked && state == *found;
+            if n < self.acked || state != *found {
+                continue;
+            }
             let until = self.ops.get(n).map_or(u64::MAX, |(at, _)| *at);
-            match &mut cut {
-                None if here => {
-                    let from = n.checked_sub(1).map_or(0, |last| self.ops[last].0);
-                    cut = Some(from..until);
-                    extra = n - self.acked;
-                }
+            match cuts.last_mut() {
                 // An operation that changes nothing.
-                Some(cut) if here => cut.end = until,
-                Some(_) => break,
-                None => {}
+                Some(cut) if cut.end == from => cut.end = until,
+                Some(_) => cuts.push(from..until),
+                None => {
+                    extra = n - self.acked;
+                    cuts.push(from..until);
+                }
             }
         }
-        Some(Found { cut: cut?, acked: self.acked as u64, extra: extra as u64 })
+        (!cuts.is_empty()).then_some(Found { cuts, acked: self.acked as u64, extra: extra as u64 })
     }
 
     fn after(&self, count: usize, apply: impl Fn(&mut S, &O)) -> S {
@@ -289,13 +297,19 @@ mod tests {
             Note::Log(1, LogOp::Append(3, vec![entry(4)])),
         ];
         let expected = follow(&notes);
-        let cut = |state: &LogState| expected.find_log(1, state).map(|found| (found.cut, found.extra)).ok();
-        assert_eq!(cut(&log([(1, 1), (2, 2)])), Some((2..4, 0)), "the first moment that explains it");
-        assert_eq!(cut(&log([(1, 1), (2, 2), (3, 3)])), Some((4..5, 1)));
-        assert_eq!(cut(&log([(1, 1), (2, 2), (3, 4)])), Some((6..u64::MAX, 3)));
+        let cut = |state: &LogState| expected.find_log(1, state).map(|found| (found.cuts, found.extra)).ok();
+        assert_eq!(cut(&log([(1, 1), (2, 2)])), Some((vec![2..4, 5..6], 0)), "once more after the truncation");
+        assert_eq!(cut(&log([(1, 1), (2, 2), (3, 3)])), Some((vec![4..5], 1)));
+        assert_eq!(cut(&log([(1, 1), (2, 2), (3, 4)])), Some((vec![6..u64::MAX], 3)));
         for lost in [log([]), log([(1, 1)]), log([(2, 2), (3, 3)]), log([(1, 1), (2, 2), (3, 5)])] {
             assert_eq!(cut(&lost), None, "{lost}");
         }
+    }
+
+    #[test]
+    fn what_two_shards_have_in_common() {
+        assert_eq!(common(&[0..5, 8..10], &[3..9]), [3..5, 8..9]);
+        assert!(common(&[0..5], &[5..9]).is_empty() && common(&[], &[5..9]).is_empty());
     }
 
     #[test]

@@ -170,7 +170,8 @@ fn open_in(folder: c_int, name: *const c_char, flags: c_int, mode: mode_t) -> c_
         shim.tick(&mut state);
     }
     let descriptor = openat_really(folder, name, flags, mode);
-    if let Some((inode, found)) = inode(descriptor).filter(|_| descriptor >= 0) {
+    // A failed call leaves its reason behind, which another one must not replace.
+    if let Some((inode, found)) = if descriptor < 0 { None } else { inode(descriptor) } {
         let is_folder = found.st_mode & libc::S_IFMT == libc::S_IFDIR;
         if creates {
             shim.record(Kind::Create, inode, 0, &path, b"");
