@@ -8,13 +8,13 @@ use crate::log_store::LogStore;
 use crate::raft_types::Raftish;
 use crate::safe_time::SafeTime;
 use crate::snapshot::SnapshotMaker;
+use bytes::Bytes;
 use meridian_proto::internal::v1 as pb;
 use meridian_storage::{DataBatch, SimDisk, SimDiskOptions, StorageError, Store, StoreOptions};
 use meridian_types::{KeyRange, ShardId, TableId, Timestamp};
-use bytes::Bytes;
 use openraft::testing::log::{StoreBuilder, Suite};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use tempfile::TempDir;
 
@@ -79,16 +79,20 @@ fn group(store: &Store, shard: ShardId) -> (LogStore, ApplyWorker) {
     (log, worker.unwrap().0)
 }
 
-/// Makes a new group for every case, in a store that it shares with others.
+/// A group in stores that it shares with others, emptied for every case. There are two stores, in turn: a case that sends
+/// a snapshot has the group on two nodes.
 struct Sharing {
-    store: Store,
-    /// The next group; groups are counted in steps of two.
-    next: AtomicU64,
+    stores: [Store; 2],
+    shard: ShardId,
+    built: AtomicUsize,
 }
 
 impl StoreBuilder<Raftish, LogStore, ApplyWorker, ()> for Sharing {
     async fn build(&self) -> Result<((), LogStore, ApplyWorker), openraft::StorageError<Raftish>> {
-        let (log, worker) = group(&self.store, ShardId(self.next.fetch_add(2, Ordering::SeqCst)));
+        let store = &self.stores[self.built.fetch_add(1, Ordering::SeqCst) % 2];
+        store.raft.shard(self.shard).destroy().unwrap();
+        store.data.clear_shard(self.shard, TableId(self.shard.0), &KeyRange::all()).unwrap();
+        let (log, worker) = group(store, self.shard);
         Ok(((), log, worker))
     }
 }
@@ -124,17 +128,17 @@ fn the_simulated_disk_passes_openrafts_suite() {
 }
 
 /// Two suites at once in one instance of RocksDB: their groups' keys lie between one another, their writes in one log,
-/// their syncs are shared. Between both lies a group that is written to, cut, purged and voted in all the time, and has
+/// their syncs are shared. Between both, in the first of two instances, lies a group that is written to, cut, purged and voted in all the time, and has
 /// to be exactly what it would be alone.
 #[test]
 fn two_groups_in_one_instance_pass_it_at_the_same_time() {
-    let dir = TempDir::new().unwrap();
-    let store = Store::open(dir.path(), StoreOptions::default()).unwrap();
-    let first = |next| Sharing { store: store.clone(), next: AtomicU64::new(next) };
-    let suites = [start(first(10)), start(first(11))];
+    let dirs = [TempDir::new().unwrap(), TempDir::new().unwrap()];
+    let stores = dirs.each_ref().map(|dir| Store::open(dir.path(), StoreOptions::default()).unwrap());
+    let suite = |shard| start(Sharing { stores: stores.clone(), shard: ShardId(shard), built: AtomicUsize::new(0) });
+    let suites = [suite(6), suite(8)];
     let over = Arc::new(AtomicBool::new(false));
     let between = std::thread::spawn({
-        let (log, over) = (store.raft.shard(ShardId(40)), over.clone());
+        let (log, over) = (stores[0].raft.shard(ShardId(7)), over.clone());
         move || {
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
             let (mut next, mut rounds) = (0_u64, 0_u64);
@@ -156,7 +160,7 @@ fn two_groups_in_one_instance_pass_it_at_the_same_time() {
             rounds
         }
     });
-    suites.map(|suite| suite.join().unwrap());
+    suites.into_iter().for_each(|suite| suite.join().unwrap());
     over.store(true, Ordering::SeqCst);
     assert!(between.join().unwrap() > 0);
 }

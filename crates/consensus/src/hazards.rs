@@ -14,6 +14,7 @@
 //! * *A late sync that vouches for a replaced tail*: [`crate::log_cache`], without a disk; here with one.
 
 use crate::apply::{ApplyWorker, EntryMutations, StateMachine};
+use crate::backlog::Backlog;
 use crate::codec;
 use crate::log_cache::LogMemory;
 use crate::log_store::LogStore;
@@ -30,6 +31,7 @@ use meridian_types::{KeyRange, ShardId, TableId, Timestamp};
 use openraft::storage::{IOFlushed, RaftLogStorage as _, RaftStateMachine as _, StorageHelper};
 use openraft::type_config::TypeConfigExt as _;
 use openraft::{RaftLogReader as _, RaftSnapshotBuilder as _};
+use prost::Message as _;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
@@ -61,14 +63,15 @@ fn open(dir: &Path) -> Store {
 }
 
 fn group(store: &Store, shard: u64) -> Group {
-    let (shard, table) = (ShardId(shard), TableId(u32::try_from(shard).unwrap()));
+    let (shard, table) = (ShardId(shard), TableId(shard));
     let memory = LogMemory::new(1 << 20);
-    let log = LogStore::open(store.raft.shard(shard), Timestamp::ZERO, &memory, store.space().clone()).unwrap();
+    let (backlog, space) = (Backlog::new(1 << 30), store.space().clone());
+    let log = LogStore::open(store.raft.shard(shard), Timestamp::ZERO, &memory, &backlog, space).unwrap();
     let snapshots = SnapshotMaker::new(shard, table, KeyRange::all(), store.clone());
     let safe = Arc::new(SafeTime::new(Timestamp::ZERO));
     let (data, cache) = (store.data.clone(), log.cache().clone());
-    let worker = ApplyWorker::open(shard, data, Arc::new(Nothing), cache, safe, snapshots.clone()).unwrap().0;
-    Group { log, worker, snapshots }
+    let worker = ApplyWorker::open(shard, data, Arc::new(Nothing), cache, safe, snapshots.clone(), backlog);
+    Group { log, worker: worker.unwrap().0, snapshots }
 }
 
 fn id(term: u64, index: u64) -> RaftLogId {
@@ -161,10 +164,14 @@ async fn a_late_lower_completion_after_a_truncation() {
         let start = round * 10;
         let (old, old_done) = flushed();
         group.log.append((start..start + 20).map(|i| blank(2 * round + 1, i)).collect::<Vec<_>>(), old).await.unwrap();
-        group.log.truncate_after((start + 4).checked_sub(0).map(|i| id(2 * round + 1, i))).await.unwrap();
+        group.log.truncate_after(Some(id(2 * round + 1, start + 4))).await.unwrap();
         assert!(group.log.cache().synced() <= start + 5);
         let (new, new_done) = flushed();
-        group.log.append((start + 5..start + 10).map(|i| blank(2 * round + 2, i)).collect::<Vec<_>>(), new).await.unwrap();
+        group
+            .log
+            .append((start + 5..start + 10).map(|i| blank(2 * round + 2, i)).collect::<Vec<_>>(), new)
+            .await
+            .unwrap();
         old_done.await.unwrap();
         new_done.await.unwrap();
         assert_eq!(group.log.cache().synced(), start + 10);
@@ -196,8 +203,9 @@ async fn a_leader_with_a_fully_purged_log_and_an_empty_learner() {
         assert!(leader.log.try_get_log_entries(0..20).await.unwrap().is_empty());
         let current = leader.worker.get_current_snapshot().await.unwrap().expect("what the purge rests on");
         assert!(current.meta.last_log_id >= state.last_purged_log_id, "never older than the purge point");
-        let initial = StorageHelper::new(&mut leader.log, &mut leader.worker).get_initial_state().await.unwrap();
-        assert_eq!(initial.last_log_id(), Some(&id(1, 19)));
+        let initial =
+            StorageHelper::new(&mut leader.log, &mut leader.worker).with_id(1).get_initial_state().await.unwrap();
+        assert_eq!(initial.log_ids.last(), Some(&id(1, 19)));
     }
     let mut leader = group(&store, 1);
     append(&mut leader.log, [blank(2, 20)]).await;
@@ -252,7 +260,7 @@ async fn a_snapshot_installed_over_an_uncommitted_membership() {
     append(&mut node.log, [membership(1, 0, &[1, 2, 3]), blank(1, 1), membership(2, 2, &[1, 9])]).await;
     apply(&mut node, 0..=1).await;
     let counts = |state: &openraft::RaftState<Raftish>| state.membership_state.effective().membership().clone();
-    let before = StorageHelper::new(&mut node.log, &mut node.worker).get_initial_state().await.unwrap();
+    let before = StorageHelper::new(&mut node.log, &mut node.worker).with_id(1).get_initial_state().await.unwrap();
     assert_eq!(counts(&before), voters(&[1, 9]), "until then the last one in the log counts");
     node.worker.install_snapshot(&meta, bundle).await.unwrap();
     node.log.purge(id(3, 9)).await.unwrap();
@@ -260,7 +268,7 @@ async fn a_snapshot_installed_over_an_uncommitted_membership() {
 
     let store = open(dir.path());
     let mut node = group(&store, 1);
-    let state = StorageHelper::new(&mut node.log, &mut node.worker).get_initial_state().await.unwrap();
+    let state = StorageHelper::new(&mut node.log, &mut node.worker).with_id(1).get_initial_state().await.unwrap();
     assert_eq!(counts(&state), voters(&[1, 2, 3]));
     let expected = RaftStoredMembership::new(Some(id(1, 0)), voters(&[1, 2, 3]));
     assert_eq!(node.worker.applied_state().await.unwrap(), (Some(id(3, 9)), expected));
@@ -271,24 +279,22 @@ async fn a_snapshot_installed_over_an_uncommitted_membership() {
 async fn a_read_error_while_entries_are_streamed() {
     let dir = TempDir::new().unwrap();
     let store = open(dir.path());
-    {
-        let mut log = group(&store, 1).log;
-        append(&mut log, (0..3).map(|i| blank(1, i))).await;
-        // Not an entry; and then a place that is missing.
-        let raw = store.raft.shard(ShardId(1));
-        let encoded = |index| bytes::Bytes::from(prost::Message::encode_to_vec(&codec::entry_to_pb(&blank(1, index))));
-        raw.append(&[(3, "not an entry".into()), (4, encoded(4))], Box::new(|result| result.unwrap())).unwrap();
-        raw.append(&[(6, encoded(6))], Box::new(|result| result.unwrap())).unwrap();
-    }
-    // As a start would, but for the tail's last stamp, which is read at once and would stop it.
-    let memory = LogMemory::new(1 << 20);
-    let refused = LogStore::open(store.raft.shard(ShardId(1)), Timestamp::ZERO, &memory, store.space().clone());
-    assert!(refused.is_err());
-    let mut log = group(&store, 2).log;
-    let _ = &mut log;
+    let mut log = group(&store, 1).log;
+    append(&mut log, (0..3).map(|i| blank(1, i))).await;
     let raw = store.raft.shard(ShardId(1));
-    assert!(raw.read(0..7, usize::MAX).is_err(), "the missing place");
-    assert_eq!(raw.read(0..5, usize::MAX).unwrap().len(), 5);
+    let put = |index, entry| raw.append(&[(index, entry)], Box::new(|result| result.unwrap())).unwrap();
+    let encoded = |index| bytes::Bytes::from(codec::entry_to_pb(&blank(1, index)).encode_to_vec());
+    put(3, "no entry".into());
+    put(4, encoded(4));
+    // A place that is missing.
+    put(6, encoded(6));
+    for (start, end) in [(0, 4), (2, 5), (3, 4), (3, 7), (4, 7)] {
+        assert!(log.limited_get_log_entries(start, end).await.is_err(), "{start} to {end}");
+        assert!(log.try_get_log_entries(start..end).await.is_err(), "{start} to {end}");
+    }
+    assert_eq!(log.limited_get_log_entries(0, 3).await.unwrap().len(), 3);
+    assert_eq!(log.limited_get_log_entries(4, 5).await.unwrap(), [blank(1, 4)]);
+    assert_eq!(log.limited_get_log_entries(6, 7).await.unwrap(), [blank(1, 6)]);
 }
 
 /// `raft/mod.rs:1969`: openraft hands over what is committed even if this node has not synced it. It is applied only once
