@@ -121,6 +121,8 @@ pub fn log_file_scan(data: &[u8]) {
         assert!(at + record.len() as u64 <= length);
         let _ = log_file::batch_header(record);
         let _ = log_file::last_sequence(record);
+        let _ = log_file::vouched(record);
+        let _ = log_file::left_in_group(record);
     });
     let found = found.expect("memory can be read");
     assert!(found.whole <= length && found.records == records);

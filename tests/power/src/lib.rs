@@ -14,8 +14,8 @@
 //! * [`check`]: reads a store that has been through a loss.
 //! * [`cycle`]: the loop.
 //!
-//! A life is not repeatable: threads and their timing are real. What is left after a loss is: a journal that led to a
-//! finding is kept together with the directory in which it began, and `power --again` follows it once more.
+//! A life is not repeatable: threads and their timing are real. So what led to a finding is kept: the directory in which
+//! the life began, its journal, and what the loss has left.
 
 pub mod check;
 pub mod cycle;

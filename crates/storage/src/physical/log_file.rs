@@ -260,7 +260,8 @@ pub(crate) fn vouched(record: &[u8]) -> Option<u64> {
     (mark.format > 0 && mark.sequence < first).then_some(mark.sequence)
 }
 
-/// The whole records that lie behind a damaged place, wherever they begin: [`read`] does not go on there.
+/// The whole records that lie behind a damaged place, wherever they begin: [`read`] does not go on there. Content of an entry
+/// that is made to look like a record is taken for one; what it says can only make a start refuse.
 ///
 /// * Cost: reads the rest of the file into memory and looks at every byte of it.
 pub(crate) fn read_behind(path: &Path, offset: u64, mut each: impl FnMut(&[u8])) -> Result<(), StorageError> {
