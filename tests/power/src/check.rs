@@ -1,12 +1,11 @@
 //! Reads a store that has been through a loss, as a node does that starts, and holds it against what is expected.
 
-use crate::model::{DataState, Expected, LogState, common};
+use crate::model::{Cut, DataState, Expected, LogState, common};
 use crate::worker::{MEMBER, index_of, options, request};
 use crate::workload::{Entry, KEYS, key, table};
 use meridian_storage::{DataView, RaftLog, StorageError, Store};
 use meridian_types::{ShardId, Timestamp};
 use std::collections::BTreeSet;
-use std::ops::Range;
 use std::path::Path;
 
 /// A store that holds what it has to.
@@ -49,7 +48,7 @@ pub fn check(dir: &Path, expected: &Expected) -> Result<Checked, Wrong> {
     let mut checked = Checked { resumed: store.resume_installs()?.len() as u64, ..Checked::default() };
     let shards: BTreeSet<u64> =
         store.raft.shards()?.into_iter().map(|shard| shard.0).chain(expected.shards()).collect();
-    let (mut logs, mut datas, mut cuts) = (vec![0..u64::MAX], vec![0..u64::MAX], Vec::new());
+    let (mut logs, mut datas, mut cuts) = (vec![(0, u64::MAX)], vec![(0, u64::MAX)], Vec::new());
     let view = store.data.view();
     for shard in shards {
         let log = log_state(&store.raft.shard(ShardId(shard)))?;
@@ -74,7 +73,7 @@ pub fn check(dir: &Path, expected: &Expected) -> Result<Checked, Wrong> {
         wrong.extend(agree(shard, &log, &data, expected.installs(shard)));
         checked.found.set(shard, log, data);
     }
-    let torn = |cut: &[Range<u64>]| cut.is_empty() && wrong.is_empty();
+    let torn = |cut: &[Cut]| cut.is_empty() && wrong.is_empty();
     if torn(&datas) {
         wrong.push(format!("the data of different shards is of different moments: {cuts:?}"));
     } else if expected.writers == 1 && torn(&logs) {

@@ -11,7 +11,6 @@
 use crate::workload::{DataOp, Entry, LogOp, Note};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::ops::Range;
 
 /// A shard's log, as far as a loss matters.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -96,23 +95,26 @@ impl<S: Default, O> Default for Tracked<S, O> {
 pub struct Found {
     /// Positions in the journal at which a loss would explain it, in order. There are several where operations have
     /// undone one another.
-    pub cuts: Vec<Range<u64>>,
+    pub cuts: Vec<Cut>,
     /// Operations that were acknowledged, and are there.
     pub acked: u64,
     /// Operations that nobody was told of, and are there all the same; the fewest that explain it.
     pub extra: u64,
 }
 
+/// Positions in a journal: from the first up to, not including, the second.
+pub type Cut = (u64, u64);
+
 /// The positions that both have.
-pub fn common(a: &[Range<u64>], b: &[Range<u64>]) -> Vec<Range<u64>> {
-    let each = a.iter().flat_map(|a| b.iter().map(|b| a.start.max(b.start)..a.end.min(b.end)));
-    each.filter(|both| !both.is_empty()).collect()
+pub fn common(a: &[Cut], b: &[Cut]) -> Vec<Cut> {
+    let each = a.iter().flat_map(|a| b.iter().map(|b| (a.0.max(b.0), a.1.min(b.1))));
+    each.filter(|(from, until)| from < until).collect()
 }
 
 impl<S: Clone + PartialEq, O> Tracked<S, O> {
     /// After which operations the state was the one found; `None`: after none of those that are possible.
     fn find(&self, found: &S, apply: impl Fn(&mut S, &O)) -> Option<Found> {
-        let (mut state, mut cuts, mut extra) = (self.base.clone(), Vec::<Range<u64>>::new(), 0);
+        let (mut state, mut cuts, mut extra) = (self.base.clone(), Vec::<Cut>::new(), 0);
         for n in 0..=self.ops.len() {
             let from = n.checked_sub(1).map_or(0, |last| self.ops[last].0);
             if let Some((_, op)) = n.checked_sub(1).and_then(|last| self.ops.get(last)) {
@@ -124,11 +126,11 @@ impl<S: Clone + PartialEq, O> Tracked<S, O> {
             let until = self.ops.get(n).map_or(u64::MAX, |(at, _)| *at);
             match cuts.last_mut() {
                 // An operation that changes nothing.
-                Some(cut) if cut.end == from => cut.end = until,
-                Some(_) => cuts.push(from..until),
+                Some(cut) if cut.1 == from => cut.1 = until,
+                Some(_) => cuts.push((from, until)),
                 None => {
                     extra = n - self.acked;
-                    cuts.push(from..until);
+                    cuts.push((from, until));
                 }
             }
         }
@@ -298,9 +300,9 @@ mod tests {
         ];
         let expected = follow(&notes);
         let cut = |state: &LogState| expected.find_log(1, state).map(|found| (found.cuts, found.extra)).ok();
-        assert_eq!(cut(&log([(1, 1), (2, 2)])), Some((vec![2..4, 5..6], 0)), "once more after the truncation");
-        assert_eq!(cut(&log([(1, 1), (2, 2), (3, 3)])), Some((vec![4..5], 1)));
-        assert_eq!(cut(&log([(1, 1), (2, 2), (3, 4)])), Some((vec![6..u64::MAX], 3)));
+        assert_eq!(cut(&log([(1, 1), (2, 2)])), Some((vec![(2, 4), (5, 6)], 0)), "once more after the truncation");
+        assert_eq!(cut(&log([(1, 1), (2, 2), (3, 3)])), Some((vec![(4, 5)], 1)));
+        assert_eq!(cut(&log([(1, 1), (2, 2), (3, 4)])), Some((vec![(6, u64::MAX)], 3)));
         for lost in [log([]), log([(1, 1)]), log([(2, 2), (3, 3)]), log([(1, 1), (2, 2), (3, 5)])] {
             assert_eq!(cut(&lost), None, "{lost}");
         }
@@ -308,8 +310,8 @@ mod tests {
 
     #[test]
     fn what_two_shards_have_in_common() {
-        assert_eq!(common(&[0..5, 8..10], &[3..9]), [3..5, 8..9]);
-        assert!(common(&[0..5], &[5..9]).is_empty() && common(&[], &[5..9]).is_empty());
+        assert_eq!(common(&[(0, 5), (8, 10)], &[(3, 9)]), [(3, 5), (8, 9)]);
+        assert!(common(&[(0, 5)], &[(5, 9)]).is_empty() && common(&[], &[(5, 9)]).is_empty());
     }
 
     #[test]

@@ -22,8 +22,9 @@
 //! What neither of them knows of is at most what the last syncs before the loss covered, with nothing written since that
 //! has survived.
 //!
-//! The MANIFEST is synced after each of its changes, before the next is written. So the change at its end may be in pieces
-//! like that too, and one with another behind it was durable.
+//! The MANIFEST is synced after each of its changes, before the next is written; what background jobs change at the same time
+//! shares a sync. So what is at its end may be in pieces like that too, and what has more behind it than shares a sync was
+//! durable.
 
 use super::Rocks;
 use crate::StorageError;
@@ -33,6 +34,10 @@ use prost::Message as _;
 use std::fs::OpenOptions;
 use std::path::Path;
 use std::sync::atomic::Ordering;
+
+/// Changes of a MANIFEST by single records that may share a sync with what lies before them: one of each background job that
+/// is no flush, and the new write-ahead log of a flush.
+const SINGLE_CHANGES_MAX: u64 = 2;
 
 /// What the files of a closed database say.
 pub(crate) struct Examined {
@@ -165,15 +170,18 @@ pub(crate) fn examine(dir: &Path, logged: bool) -> Result<Examined, StorageError
     Ok(found)
 }
 
-/// Whether what is damaged at the end of a MANIFEST belongs to its last change. Only changes that are made together, which
-/// count down, share a sync.
+/// Whether what is damaged at the end of a MANIFEST may belong to its last sync. There is one flush at a time, and its
+/// records count down.
 fn is_last_change(manifest: &LogFile) -> Result<bool, StorageError> {
-    let (mut left, mut last) = (u64::MAX, true);
+    let (mut left, mut single, mut flushes) = (u64::MAX, 0, 1);
     log_file::read_behind(&manifest.path, manifest.whole, |record| match log_file::left_in_group(record) {
-        Some(fewer) if fewer < left => left = fewer,
-        _ => last = false,
+        Some(fewer) => {
+            flushes += u64::from(fewer >= left);
+            left = fewer;
+        }
+        None => single += 1,
     })?;
-    Ok(last)
+    Ok(flushes == 1 && single <= SINGLE_CHANGES_MAX)
 }
 
 impl Examined {
@@ -435,7 +443,8 @@ mod tests {
         };
         let last = [change(2), change(4)];
         let group = [change(2), grouped(4, 2), grouped(4, 1), grouped(4, 0)];
-        for (changes, damaged) in [(&last[..], 1), (&group, 1), (&group, 2), (&group, 3)] {
+        let shared = [change(2), change(4), change(4)];
+        for (changes, damaged) in [(&last[..], 1), (&group, 1), (&group, 2), (&group, 3), (&shared, 1)] {
             let (content, before) = list(changes, damaged);
             let folder = Folder::new(0, Some(2));
             folder.put("MANIFEST-000001", content.clone()).put("000003.log", log(&[(3, Some(2))])).cut();
@@ -452,7 +461,7 @@ mod tests {
             Folder::new(0, None).put("MANIFEST-000001", content).refused("MANIFEST-000001");
         }
         let followed = [change(2), grouped(4, 1), grouped(4, 0), grouped(6, 1), grouped(6, 0)];
-        for (changes, damaged) in [(&[change(2), change(4), change(6)][..], 1), (&followed, 1)] {
+        for (changes, damaged) in [(&[2, 4, 4, 4, 4].map(change)[..], 1), (&followed, 1)] {
             Folder::new(0, Some(2)).put("MANIFEST-000001", list(changes, damaged).0).refused("MANIFEST-000001");
         }
     }
