@@ -1,6 +1,7 @@
 //! Exit codes: what a script can tell about a failure without reading the message.
 
 use meridian_client::{Error, Fate, Reason};
+use meridian_storage::backup::BackupError;
 
 /// The command failed, and nothing that it was to write was written by the failing step.
 pub(crate) const ERROR: u8 = 1;
@@ -20,7 +21,7 @@ Exit codes:
   2  the command line was not understood
   3  a precondition did not hold, or the key has no value
   4  outcome unknown: a write may or may not have taken effect
-  5  `debug verify` found damage
+  5  `debug verify`, `verify-backup` or `restore` found damage
 
 With --format json, errors are JSON too, on stderr. MERIDIAN_LOG=debug shows every attempt.";
 
@@ -39,12 +40,20 @@ pub(crate) struct SomeUnknown(pub(crate) u64);
 #[error("{0} findings; do not start a node on this directory")]
 pub(crate) struct DamageFound(pub(crate) u64);
 
+/// A backup is not as it was written.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} findings; nothing is restored from this backup")]
+pub(crate) struct BackupDamaged(pub(crate) u64);
+
 /// The exit code that says what `error` means.
 pub(crate) fn code(error: &anyhow::Error) -> u8 {
     if error.is::<NotFound>() {
         return CONDITION;
     }
-    if error.is::<DamageFound>() {
+    if error.is::<DamageFound>() || error.is::<BackupDamaged>() {
+        return DAMAGED;
+    }
+    if let Some(BackupError::Damaged(_) | BackupError::BadManifest { .. }) = error.downcast_ref() {
         return DAMAGED;
     }
     if error.is::<SomeUnknown>() {
@@ -109,6 +118,9 @@ mod tests {
         assert_eq!(code(&NotFound.into()), CONDITION);
         assert_eq!(code(&SomeUnknown(3).into()), UNKNOWN);
         assert_eq!(code(&DamageFound(1).into()), DAMAGED);
+        assert_eq!(code(&BackupDamaged(1).into()), DAMAGED);
+        assert_eq!(code(&BackupError::BadManifest { path: "b/manifest".into(), why: "x".into() }.into()), DAMAGED);
+        assert_eq!(code(&BackupError::NoBackup { path: "b".into() }.into()), ERROR);
         assert_eq!(code(&anyhow::anyhow!("anything")), ERROR);
     }
 

@@ -117,6 +117,9 @@ fn from_catalog(catalog: &Catalog) -> Option<Membership> {
 /// Boots a node. It takes part in its groups at once; [`wait_ready`] waits until it is part of its cluster.
 pub async fn boot(config: NodeConfig, environment: Environment) -> Result<Booted, StartError> {
     let Environment { clock, store, connect, grpc_address, http_address, publish_interval, deadlines } = environment;
+    if let Some(shard) = store.without_members()?.first() {
+        return Err(StartError::NoMembers { shard: *shard });
+    }
     let catalog = Catalog::open(&store.data)?;
     let peers = Peers::new(config.node, config.dial_via.clone(), connect);
     let incarnation = store.identity().incarnation;

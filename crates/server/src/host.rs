@@ -5,14 +5,11 @@
 //! after a linearizable read of the catalog has confirmed that: the local catalog may be older than the shard.
 
 use crate::machine::ShardMachine;
-use bytes::Bytes;
 use meridian_api::{Context, catalog_is_current};
 use meridian_catalog::{CatalogView, Shard};
 use meridian_consensus::{ConsensusError, Member, PeerAddress, Replica, ReplicaOptions};
-use meridian_proto::internal::v1 as pb;
 use meridian_txn::ShardScope;
-use meridian_types::{KeyRange, NodeId, ShardId, TableId};
-use prost::Message;
+use meridian_types::{NodeId, ShardId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,9 +17,6 @@ use std::time::Duration;
 /// Time between looks at the catalog when nothing has changed: for groups that are not formed yet and data that
 /// is to be removed.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-
-/// Name of the record beside a replica's log that says which keys it is of.
-const SCOPE: &str = "scope";
 
 /// Opens and closes replicas of one node.
 pub(crate) struct Host {
@@ -65,7 +59,7 @@ impl Host {
         let replica = match self.ctx.replicas.get(shard.id) {
             Some(replica) => replica,
             None => {
-                remember_scope(&self.ctx, shard)?;
+                self.ctx.store.raft.shard(shard.id).remember_scope(shard.table, &shard.range)?;
                 let scope = ShardScope { shard: shard.id, table: shard.table, range: shard.range.clone() };
                 let data = self.ctx.store.data.clone();
                 let machine = Arc::new(ShardMachine::new(scope, data, None));
@@ -123,7 +117,7 @@ impl Host {
         // The log, and the scope beside it, goes last: while it is there, a restart comes back to finish this.
         let remove = move || {
             let log = store.raft.shard(shard);
-            if let Some((table, range)) = scope_of(log.get_mark(SCOPE)?) {
+            if let Some((table, range)) = log.scope()? {
                 store.data.drop_shard(shard, table, &range)?;
             }
             log.destroy()
@@ -134,23 +128,6 @@ impl Host {
             Err(e) => tracing::error!(%shard, "removing a dropped table's data failed: {e}"),
         }
     }
-}
-
-/// Notes which keys a replica is of, synced, before it has any.
-fn remember_scope(ctx: &Context, shard: &Shard) -> Result<(), ConsensusError> {
-    let log = ctx.store.raft.shard(shard.id);
-    if log.get_mark(SCOPE)?.is_some() {
-        return Ok(());
-    }
-    let end = shard.range.end.clone().unwrap_or_default();
-    let scope = pb::ReplicaScope { table: shard.table.0, start: shard.range.start.clone(), end };
-    Ok(log.mark(SCOPE, Some(scope.encode_to_vec().into()))?)
-}
-
-fn scope_of(mark: Option<Bytes>) -> Option<(TableId, KeyRange)> {
-    let scope = pb::ReplicaScope::decode(mark?).ok()?;
-    let range = KeyRange::new(scope.start, Some(scope.end).filter(|e| !e.is_empty())).ok()?;
-    Some((TableId(scope.table), range))
 }
 
 /// The voters that a shard's group starts with.

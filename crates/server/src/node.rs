@@ -13,7 +13,7 @@ use meridian_consensus::ConsensusError;
 use meridian_consensus::gossip::PUBLISH_INTERVAL;
 use meridian_consensus::peers::{CONNECTION_WINDOW, STREAM_WINDOW};
 use meridian_storage::{StorageError, Store, StoreOptions};
-use meridian_types::{MemoryBudget, MemoryTooSmall, NodeId};
+use meridian_types::{MemoryBudget, MemoryTooSmall, NodeId, ShardId, Timestamp};
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -63,6 +63,15 @@ pub enum StartError {
     /// A node without data, without seeds, and without a cluster to form.
     #[error("the data directory is new, and the configuration has neither seeds to join nor a cluster to form")]
     NoSeeds,
+    /// A backup was restored into the data directory, and its shards have no members yet.
+    #[error(
+        "the data directory holds {shard} as it was restored from a backup, and nobody has said which nodes it is on now; \
+         look into it with `meridian debug`, or give the node an empty directory"
+    )]
+    NoMembers {
+        /// The first of its shards.
+        shard: ShardId,
+    },
     /// gRPC reflection cannot be set up.
     #[error("the gRPC services cannot be set up")]
     Services(#[from] tonic_reflection::server::Error),
@@ -228,12 +237,16 @@ impl RunningNode {
     pub async fn stop(mut self) {
         self.stop.cancel();
         while self.tasks.join_next().await.is_some() {}
+        let mut closed = Vec::new();
         for replica in self.ctx.replicas.all() {
             self.ctx.replicas.remove(replica.shard());
             replica.stop().await;
+            // Read in this order: what is safe at the applied stamp is safe at a later one.
+            let safe = replica.safe_time().safe();
+            closed.push((replica.shard(), safe, replica.safe_time().applied()));
         }
-        let data = self.ctx.store.data.clone();
-        if let Err(e) = joined(tokio::task::spawn_blocking(move || data.flush()).await) {
+        let store = self.ctx.store.clone();
+        if let Err(e) = joined(tokio::task::spawn_blocking(move || settle(&store, &closed)).await) {
             tracing::error!("the last flush failed; the log will be replayed: {e}");
         }
         let closed = self.ctx.store.on_close();
@@ -242,4 +255,16 @@ impl RunningNode {
             tracing::warn!("something still uses the store; it closes with the process");
         }
     }
+}
+
+/// Makes everything durable that replicas have applied, and then, of each, up to where it surely has everything: a backup of
+/// the stopped node may be as new as that, however long nothing has been written.
+fn settle(store: &Store, closed: &[(ShardId, Timestamp, Timestamp)]) -> Result<(), StorageError> {
+    store.data.flush()?;
+    for (shard, closed, applied) in closed {
+        if closed > applied {
+            store.raft.shard(*shard).note_closed(*closed, *applied)?;
+        }
+    }
+    Ok(())
 }

@@ -103,6 +103,14 @@ pub enum StorageError {
         /// Why that does not help.
         why: String,
     },
+    /// A backup is being restored into the directory, or a crash has interrupted that.
+    #[error(
+        "{path} is no whole data directory: restoring a backup into it was not finished; restore it again, or remove it"
+    )]
+    RestoreUnfinished {
+        /// The directory.
+        path: String,
+    },
     /// Not a data directory.
     #[error("{path} is no data directory: it has neither `raft/` nor `data/`")]
     NoData {

@@ -4,6 +4,8 @@
 //! The operations of this crate block. Those that other crates use to send and receive snapshots are asynchronous.
 
 use crate::StorageError;
+use crate::physical::Damage;
+use crate::physical::table::{self, Table};
 #[cfg(feature = "simulation")]
 use crate::sim::{SimDb, SimFiles};
 use bytes::Bytes;
@@ -39,12 +41,40 @@ impl Files {
         Self { place: Place::Simulated(db.files()) }
     }
 
+    /// Whether it is the file system, not a simulated disk.
+    pub(crate) fn is_real(&self) -> bool {
+        matches!(self.place, Place::Real)
+    }
+
     /// Makes a folder and those that it is in. Its name needs [`Files::sync_dir`] to survive.
     pub fn create_dir(&self, path: &Path) -> Result<(), StorageError> {
         match &self.place {
             Place::Real => std::fs::create_dir_all(path).map_err(StorageError::file("create", path)),
             #[cfg(feature = "simulation")]
             Place::Simulated(files) => files.create_dir(path),
+        }
+    }
+
+    /// Makes a folder that is not there yet, in one that is.
+    ///
+    /// * Errors: [`std::io::ErrorKind::AlreadyExists`] inside [`StorageError::File`] if anything has its name.
+    pub(crate) fn create_new_dir(&self, path: &Path) -> Result<(), StorageError> {
+        match &self.place {
+            Place::Real => std::fs::create_dir(path).map_err(StorageError::file("create", path)),
+            #[cfg(feature = "simulation")]
+            Place::Simulated(files) => files.create_new_dir(path),
+        }
+    }
+
+    /// Removes a file; one that is not there counts as removed. Its folder needs [`Files::sync_dir`].
+    pub(crate) fn remove_file(&self, path: &Path) -> Result<(), StorageError> {
+        match &self.place {
+            Place::Real => match std::fs::remove_file(path) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(StorageError::file("remove", path)(e)),
+                _ => Ok(()),
+            },
+            #[cfg(feature = "simulation")]
+            Place::Simulated(files) => files.remove_dir(path),
         }
     }
 
@@ -126,6 +156,34 @@ impl Files {
             Place::Real => std::fs::read(path).map(Bytes::from).map_err(StorageError::file("read", path)),
             #[cfg(feature = "simulation")]
             Place::Simulated(files) => files.read(path),
+        }
+    }
+
+    /// Length of a file; `None`: it is not there.
+    pub(crate) fn length(&self, path: &Path) -> Result<Option<u64>, StorageError> {
+        match &self.place {
+            Place::Real => match std::fs::metadata(path) {
+                Ok(meta) => Ok(Some(meta.len())),
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+                Err(e) => Err(StorageError::file("look at", path)(e)),
+            },
+            #[cfg(feature = "simulation")]
+            Place::Simulated(files) => files.length(path),
+        }
+    }
+
+    /// Hands out the rows of a snapshot file's content, each with its place in the file, and returns what of the file is
+    /// not as an engine has written it.
+    pub(crate) fn rows(&self, path: &Path, content: &Bytes, mut each: impl FnMut(u64, &[u8], &[u8])) -> Vec<Damage> {
+        match &self.place {
+            Place::Real => match table::check_rows(path, &content[..], content.len() as u64, &mut each) {
+                Ok(Table { unchecked: Some(why), damage, .. }) if damage.is_empty() => vec![Damage::new(path, 0, why)],
+                Ok(Table { damage, .. }) => damage,
+                // Inside the file everything can be read: something leads out of it.
+                Err(error) => vec![Damage::new(path, 0, error.to_string())],
+            },
+            #[cfg(feature = "simulation")]
+            Place::Simulated(_) => crate::sim::read_rows(path, content, each),
         }
     }
 

@@ -16,6 +16,7 @@
 //! `SimDisk`, can be put under it: it runs without files and threads, is deterministic, and loses power when a test
 //! says so. The shipped program is built without that feature and has RocksDB alone.
 
+pub mod backup;
 #[cfg(test)]
 #[path = "../tests/storage/crash.rs"]
 mod crash;

@@ -5,7 +5,7 @@ use crate::engine::Db;
 use crate::error::{StorageError, StoreName};
 use crate::options::StoreOptions;
 use crate::raft::RaftLogStore;
-use crate::{Damage, DiskSpace, Files, identity};
+use crate::{Damage, DiskSpace, Files, backup, identity};
 use meridian_proto::internal::v1::StoreIdentity;
 use meridian_types::NodeId;
 use rocksdb::Cache;
@@ -64,8 +64,15 @@ impl Store {
     /// Opens the directory, or makes it if neither store is there yet. RocksDB's lock keeps a second process out.
     ///
     /// * Errors: [`StorageError::IdentityMissing`] if only one of the stores is there,
-    ///   [`StorageError::IdentityMismatch`] if they were made apart, [`StorageError::FormatTooNew`].
+    ///   [`StorageError::IdentityMismatch`] if they were made apart, [`StorageError::FormatTooNew`],
+    ///   [`StorageError::RestoreUnfinished`].
     pub fn open(dir: &Path, options: StoreOptions) -> Result<Self, StorageError> {
+        backup::refuse_unfinished(&Files::real(), dir)?;
+        Self::open_unfinished(dir, options)
+    }
+
+    /// As [`Store::open`], whether or not a backup is being restored into it.
+    pub(crate) fn open_unfinished(dir: &Path, options: StoreOptions) -> Result<Self, StorageError> {
         std::fs::create_dir_all(dir).map_err(StorageError::file("create", dir))?;
         let cache = Cache::new_lru_cache(options.block_cache_bytes);
         let found = |store: StoreName| dir.join(store.folder()).join("CURRENT").exists();
@@ -97,6 +104,17 @@ impl Store {
     /// * Errors: as [`Store::open`], and [`StorageError::File`] while a living handle has the disk open.
     #[cfg(feature = "simulation")]
     pub fn open_simulated(disk: &crate::SimDisk, on_fatal: crate::FatalHook) -> Result<Self, StorageError> {
+        let store = Self::open_simulated_unfinished(disk, on_fatal)?;
+        backup::refuse_unfinished(&store.files(), store.dir())?;
+        Ok(store)
+    }
+
+    /// As [`Store::open_simulated`], whether or not a backup is being restored onto it.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn open_simulated_unfinished(
+        disk: &crate::SimDisk,
+        on_fatal: crate::FatalHook,
+    ) -> Result<Self, StorageError> {
         let raft = RaftLogStore::open_simulated(disk, on_fatal)?;
         let data = DataStore::open_simulated(disk)?;
         let missing = |db, name| matches!(identity::read(db, name), Err(StorageError::IdentityMissing { .. }));

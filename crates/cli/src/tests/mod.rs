@@ -1,5 +1,6 @@
 //! Whole commands, from the command line to the exit code, against a gateway in memory.
 
+mod backup;
 mod debug;
 mod documents;
 mod gateway;

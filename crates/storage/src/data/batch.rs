@@ -60,6 +60,13 @@ impl DataBatch {
         self.delete(Family::Shards, &records::position(shard));
     }
 
+    /// Removes everything of every shard.
+    pub(crate) fn clear_everything(&mut self) {
+        for family in Family::ALL {
+            self.delete_span(family, Span { start: Vec::new(), end: None });
+        }
+    }
+
     /// Removes a version, by its encoded key.
     pub(super) fn remove_version(&mut self, encoded: &[u8]) {
         self.delete(Family::Versions, encoded);

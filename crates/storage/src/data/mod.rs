@@ -1,5 +1,6 @@
 //! The data store: versions, request ledger and position of every shard.
 
+mod as_of;
 mod batch;
 mod families;
 mod gc;
@@ -17,6 +18,7 @@ pub use scan::{ScanResult, ScanRow};
 pub use store::DataStore;
 pub use view::{DataView, Version};
 
+pub(crate) use as_of::{AsOf, decode_ledger};
 pub(crate) use families::Family;
 pub(crate) use key::Span;
 pub(crate) use records::{decode_ledger_key, ledger_span};

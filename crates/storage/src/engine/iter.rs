@@ -54,6 +54,25 @@ impl Scan {
     }
 }
 
+/// Records in order, of which one is looked at after the other.
+pub(crate) trait Rows {
+    /// The record that it stands on.
+    fn row(&self) -> Option<(&[u8], &[u8])>;
+
+    /// To the next record. It must stand on one.
+    fn advance(&mut self);
+}
+
+impl Rows for Iter<'_> {
+    fn row(&self) -> Option<(&[u8], &[u8])> {
+        self.item()
+    }
+
+    fn advance(&mut self) {
+        self.next();
+    }
+}
+
 /// Stands on a record or on none. After it has run out, [`Iter::status`] tells an end from a failure.
 pub(crate) enum Iter<'a> {
     Rocks(DBRawIterator<'a>),

@@ -11,7 +11,7 @@ mod rocks;
 mod stats;
 
 pub(crate) use batch::Batch;
-pub(crate) use iter::{Iter, Reach, Scan};
+pub(crate) use iter::{Iter, Reach, Rows, Scan};
 pub(crate) use rocks::Rocks;
 pub use stats::EngineStats;
 
@@ -279,19 +279,19 @@ impl View {
         }
     }
 
-    /// Moves records from the iterator into one file for [`Db::ingest`], until the file has `bytes_max` or the
+    /// Moves records from where they come into one file for [`Db::ingest`], until the file has `bytes_max` or the
     /// records are at an end. The file is synced on return.
     pub(crate) fn write_file(
         &self,
         family: FamilyName,
-        iter: &mut Iter<'_>,
+        rows: &mut impl Rows,
         path: &Path,
         bytes_max: u64,
     ) -> Result<(), StorageError> {
         match self {
-            Self::Rocks(pinned) => pinned.db().write_file(family, iter, path, bytes_max)?,
+            Self::Rocks(pinned) => pinned.db().write_file(family, rows, path, bytes_max)?,
             #[cfg(feature = "simulation")]
-            Self::Simulated(view) => view.write_file(iter, path, bytes_max)?,
+            Self::Simulated(view) => view.write_file(rows, path, bytes_max)?,
         }
         self.files().sync_file(path)
     }

@@ -1,6 +1,6 @@
 //! RocksDB, as the seam wants it.
 
-use super::{EngineStats, FamilyName, IDENTITY_FAMILY, Iter, guard};
+use super::{EngineStats, FamilyName, IDENTITY_FAMILY, Rows, guard};
 use crate::StorageError;
 use crate::physical::mark::Mark;
 use rocksdb::statistics::{StatsLevel, Ticker};
@@ -181,7 +181,7 @@ impl Rocks {
     pub(super) fn write_file(
         &self,
         family: FamilyName,
-        iter: &mut Iter<'_>,
+        rows: &mut impl Rows,
         path: &Path,
         bytes_max: u64,
     ) -> Result<(), StorageError> {
@@ -189,9 +189,9 @@ impl Rocks {
         let (_, options) = self.families.iter().find(|(name, _)| *name == family).expect("opened with every family");
         let mut writer = SstFileWriter::create(options);
         writer.open(path).map_err(failed())?;
-        while let Some((key, value)) = iter.item() {
+        while let Some((key, value)) = rows.row() {
             writer.put(key, value).map_err(failed())?;
-            iter.next();
+            rows.advance();
             if writer.file_size() >= bytes_max {
                 break;
             }

@@ -4,7 +4,7 @@ use super::lock::Lock;
 use crate::data::DataStore;
 use crate::error::{StorageError, StoreName};
 use crate::raft::RaftLogStore;
-use crate::{StoreOptions, identity};
+use crate::{Files, StoreOptions, backup, identity};
 use meridian_proto::internal::v1::StoreIdentity;
 use rocksdb::Cache;
 use std::path::{Path, PathBuf};
@@ -45,13 +45,15 @@ impl StoppedNode {
     /// Opens the directory.
     ///
     /// * Errors: [`StorageError::InUse`] while a node runs on it, [`StorageError::NoData`] if it is no data directory,
-    ///   [`StorageError::FormatTooNew`], [`StorageError::Corrupt`] for what also stops a node.
+    ///   [`StorageError::FormatTooNew`], [`StorageError::RestoreUnfinished`], [`StorageError::Corrupt`] for what also stops a
+    ///   node.
     pub fn open(dir: &Path) -> Result<Self, StorageError> {
         let locks = Locks::take(dir)?;
         Self::open_locked(dir, locks)
     }
 
     pub(super) fn open_locked(dir: &Path, locks: Locks) -> Result<Self, StorageError> {
+        backup::refuse_unfinished(&Files::real(), dir)?;
         for missing in [StoreName::Raft, StoreName::Data] {
             if !dir.join(missing.folder()).join("CURRENT").exists() {
                 return Err(StorageError::IdentityMissing { missing });

@@ -4,8 +4,8 @@
 //! the metaindex, which leads to the other blocks about the table and to the index, which leads to the blocks of
 //! data. Formats 6 and later mix a block's offset into its checksum, so a block in the wrong place is found as well.
 //!
-//! This reader follows handles and checks checksums; it does not look into data. RocksDB does the same when it reads a
-//! block, but names only the first damaged one, and only of tables that its MANIFEST leads to.
+//! This reader follows handles and checks checksums, and hands out what is in blocks of data if somebody asks for it. RocksDB
+//! does the same when it reads a block, but names only the first damaged one, and only of tables that its MANIFEST leads to.
 
 use super::{Damage, le32, le64, masked, varint};
 use crate::StorageError;
@@ -76,7 +76,20 @@ pub(crate) fn check(path: &Path) -> Result<Table, StorageError> {
 
 /// [`check`], of the content of a file.
 pub(crate) fn check_content(path: &Path, file: impl ReadAt, bytes: u64) -> std::io::Result<Table> {
-    let mut check = Check { path, file, table: Table { bytes, ..Table::default() } };
+    run(path, file, bytes, None)
+}
+
+/// What is done with a row: the offset of its block, its key, its value.
+type EachRow<'a> = dyn FnMut(u64, &[u8], &[u8]) + 'a;
+
+/// [`check_content`] of a file that was written for ingestion, handing out its rows in order. What else is in it than such
+/// rows is damage.
+pub(crate) fn check_rows(path: &Path, file: impl ReadAt, bytes: u64, each: &mut EachRow<'_>) -> std::io::Result<Table> {
+    run(path, file, bytes, Some(each))
+}
+
+fn run(path: &Path, file: impl ReadAt, bytes: u64, each: Option<&mut EachRow<'_>>) -> std::io::Result<Table> {
+    let mut check = Check { path, file, each, table: Table { bytes, ..Table::default() } };
     if !check.run()? && check.table.unchecked.is_none() {
         check.table.unchecked = Some("what the damaged block would lead to".to_owned());
     }
@@ -103,13 +116,14 @@ impl ReadAt for &[u8] {
     }
 }
 
-struct Check<'a, F> {
+struct Check<'a, 'b, F> {
     path: &'a Path,
     file: F,
+    each: Option<&'a mut EachRow<'b>>,
     table: Table,
 }
 
-impl<F: ReadAt> Check<'_, F> {
+impl<F: ReadAt> Check<'_, '_, F> {
     fn damaged(&mut self, offset: u64, what: impl Into<String>) {
         self.table.damage.push(Damage::new(self.path, offset, what));
     }
@@ -153,9 +167,21 @@ impl<F: ReadAt> Check<'_, F> {
         let Some(block) = self.read(&footer, index, "index")? else { return Ok(false) };
         let Some(handles) = self.entries(&block, index, "index", index_entries) else { return Ok(false) };
         for handle in handles {
-            self.read(&footer, handle, "data")?;
+            if let Some(block) = self.read(&footer, handle, "data")? {
+                self.rows(&block, handle);
+            }
         }
         Ok(true)
+    }
+
+    /// Hands out the rows of a block with a good checksum, if somebody wants them.
+    fn rows(&mut self, block: &[u8], handle: Handle) {
+        let Some(each) = &mut self.each else { return };
+        let read =
+            uncompress(block).and_then(|plain| data_entries(&plain, |key, value| each(handle.offset, key, value)));
+        if read.is_none() {
+            self.damaged(handle.offset, "the data block is whole, and holds something else than rows for ingestion");
+        }
     }
 
     /// A block with its compression byte, if its checksum is right.
@@ -303,6 +329,22 @@ fn meta_entries(plain: &[u8]) -> Option<Vec<(Vec<u8>, Handle)>> {
         }
     }
     Some(entries)
+}
+
+/// What follows each key of a file that was written for ingestion: sequence number zero, and that it is a value.
+const INGESTED: [u8; 8] = [1, 0, 0, 0, 0, 0, 0, 0];
+
+/// Entries `shared | unshared | value length | key | value`, whose keys end with [`INGESTED`].
+fn data_entries(plain: &[u8], mut each: impl FnMut(&[u8], &[u8])) -> Option<()> {
+    let (mut rest, mut key) = (body(plain)?, Vec::new());
+    while !rest.is_empty() {
+        let [shared, unshared, value] = [varint(&mut rest)?, varint(&mut rest)?, varint(&mut rest)?];
+        key.truncate(usize::try_from(shared).ok().filter(|shared| *shared <= key.len())?);
+        key.extend_from_slice(take(&mut rest, unshared)?);
+        let value = take(&mut rest, value)?;
+        each(key.strip_suffix(&INGESTED)?, value);
+    }
+    Some(())
 }
 
 /// Entries `shared | unshared | key | handle`; a handle after a shared key is told by its distance from the one before.

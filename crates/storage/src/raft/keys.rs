@@ -32,14 +32,14 @@ pub(super) fn single(shard: ShardId, kind: u8) -> [u8; HEAD] {
 }
 
 /// Key of a mark.
-pub(super) fn mark(shard: ShardId, name: &str) -> Vec<u8> {
+pub(crate) fn mark(shard: ShardId, name: &str) -> Vec<u8> {
     let mut key = single(shard, MARK).to_vec();
     key.extend_from_slice(name.as_bytes());
     key
 }
 
 /// Key of a log entry.
-pub(super) fn entry(shard: ShardId, index: u64) -> [u8; ENTRY_LEN] {
+pub(crate) fn entry(shard: ShardId, index: u64) -> [u8; ENTRY_LEN] {
     let mut key = [0; ENTRY_LEN];
     key[..HEAD].copy_from_slice(&single(shard, ENTRY));
     key[HEAD..].copy_from_slice(&index.to_be_bytes());

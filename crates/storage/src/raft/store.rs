@@ -146,7 +146,7 @@ impl RaftLogStore {
     }
 
     /// Returns when everything written so far is durable. Blocks for the disk.
-    pub(super) fn sync(&self) -> Result<(), StorageError> {
+    pub(crate) fn sync(&self) -> Result<(), StorageError> {
         self.inner.sync.wait()
     }
 

@@ -5,7 +5,7 @@ use super::files::SimFiles;
 use super::instance::{Change, Records};
 use super::iter::SimIter;
 use super::sst;
-use crate::engine::{FamilyName, Iter, Scan};
+use crate::engine::{FamilyName, Rows, Scan};
 use crate::{StorageError, StoreName};
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -159,13 +159,13 @@ impl SimView {
         SimIter::new(self.db.check().map(|()| records).map_err(|_| dead()), scan)
     }
 
-    /// A snapshot file of the iterator's records, up to about `bytes_max`.
-    pub(crate) fn write_file(&self, iter: &mut Iter<'_>, path: &Path, bytes_max: u64) -> Result<(), StorageError> {
+    /// A snapshot file of records, up to about `bytes_max`.
+    pub(crate) fn write_file(&self, rows: &mut impl Rows, path: &Path, bytes_max: u64) -> Result<(), StorageError> {
         let files = self.db.files();
         let mut writer = sst::Writer::default();
-        while let Some((key, value)) = iter.item() {
+        while let Some((key, value)) = rows.row() {
             writer.put(key, value);
-            iter.next();
+            rows.advance();
             if writer.bytes() >= bytes_max {
                 break;
             }

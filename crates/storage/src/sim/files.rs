@@ -29,6 +29,14 @@ impl SimFiles {
         Ok(())
     }
 
+    pub(crate) fn create_new_dir(&self, path: &Path) -> Result<(), StorageError> {
+        self.lock()?.files.create_new_dir(path).map_err(StorageError::file("create", path))
+    }
+
+    pub(crate) fn length(&self, path: &Path) -> Result<Option<u64>, StorageError> {
+        Ok(self.lock()?.files.file(path).ok().map(|file| file.content.len() as u64))
+    }
+
     pub(crate) fn remove_dir(&self, path: &Path) -> Result<(), StorageError> {
         self.lock()?.files.nodes.retain(|name, _| !name.starts_with(path));
         Ok(())
@@ -126,6 +134,17 @@ impl FileTree {
         for folder in path.ancestors() {
             self.nodes.entry(folder.to_owned()).or_insert(Node { named: folder.parent().is_none(), file: None });
         }
+    }
+
+    fn create_new_dir(&mut self, path: &Path) -> Result<(), Error> {
+        if self.nodes.contains_key(path) {
+            return Err(ErrorKind::AlreadyExists.into());
+        }
+        if !path.parent().is_some_and(|folder| self.is_folder(folder)) {
+            return Err(ErrorKind::NotFound.into());
+        }
+        self.nodes.insert(path.to_owned(), Node { named: false, file: None });
+        Ok(())
     }
 
     fn create(&mut self, path: &Path) -> Result<(), Error> {

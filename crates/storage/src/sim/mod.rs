@@ -33,3 +33,4 @@ pub(crate) use disk::Compaction;
 pub(crate) use files::SimFiles;
 pub(crate) use instance::Change;
 pub(crate) use iter::SimIter;
+pub(crate) use sst::read_rows;

@@ -1,6 +1,7 @@
 //! Snapshot files of the simulated disk: `(key length u32 BE | key | value length u32 BE | value)* | crc32c u32 BE`.
 
 use crate::StorageError;
+use crate::physical::Damage;
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use std::path::Path;
 
@@ -43,6 +44,17 @@ pub(super) fn decode(file: &Bytes) -> Option<Vec<(Bytes, Bytes)>> {
         records.push((part(&mut body)?, part(&mut body)?));
     }
     Some(records)
+}
+
+/// Hands out a file's rows with their offsets; returns its damage.
+pub(crate) fn read_rows(path: &Path, file: &Bytes, mut each: impl FnMut(u64, &[u8], &[u8])) -> Vec<Damage> {
+    let Some(records) = decode(file) else { return vec![Damage::new(path, 0, "it is no file of the simulated disk")] };
+    let mut offset = 0;
+    for (key, value) in records {
+        each(offset, &key, &value);
+        offset += (key.len() + value.len() + 8) as u64;
+    }
+    Vec::new()
 }
 
 fn part(body: &mut Bytes) -> Option<Bytes> {

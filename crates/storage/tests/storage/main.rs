@@ -1,6 +1,7 @@
 //! Tests of the storage through its public interface: on real files, on the simulated disk, and on both.
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail the test, as the tests themselves do")]
 
+mod backup;
 mod crash;
 mod damage;
 mod engines;

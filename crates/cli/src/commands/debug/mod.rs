@@ -1,19 +1,23 @@
 //! `meridian debug`: what a stopped node has on its disk.
 
+mod backup;
 mod cut_log;
 mod log;
+mod restore;
 mod shards;
 mod verify;
+mod verify_backup;
 mod versions;
 
 use crate::context::Context;
+use indicatif::{ProgressBar, ProgressStyle};
 use meridian_storage::inspect::StoppedNode;
 use std::path::PathBuf;
 
-/// Look into the data directory of a stopped node, and check it.
+/// Look into the data directory of a stopped node, check it, back it up, and restore it.
 ///
-/// No cluster is asked, and no file is changed, except by `cut-log`. A node that runs on the directory is never looked at
-/// under its hands: stop it, or take a copy.
+/// No cluster is asked, and no file is changed, except by `cut-log` and `restore`. A node that runs on the directory is never
+/// looked at under its hands: stop it, or take a copy.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -33,13 +37,19 @@ enum Command {
     Versions(versions::Args),
     /// After a power loss: cut off a damaged end of the write-ahead log that was never durable.
     CutLog(cut_log::Args),
+    /// Make a backup of the node's shards, as of one timestamp.
+    Backup(backup::Args),
+    /// Check a backup: every checksum, and every row.
+    VerifyBackup(verify_backup::Args),
+    /// Restore a backup into an empty data directory.
+    Restore(restore::Args),
 }
 
 /// The directory, for every command.
 #[derive(Debug, clap::Args)]
 struct Directory {
     /// The node's data directory: the folder that holds `raft/` and `data/`.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, visible_alias = "store", value_name = "DIR")]
     data_dir: PathBuf,
 }
 
@@ -54,7 +64,10 @@ Examples:
   meridian debug verify --data-dir n1
   meridian debug shards --data-dir n1 --format json
   meridian debug log --data-dir n1 --shard s4 --from 1000 --to 1020
-  meridian debug versions --data-dir n1 --table 3 --prefix lis";
+  meridian debug versions --data-dir n1 --table 3 --prefix lis
+  meridian debug backup --data-dir n1 --to backups/n1
+  meridian debug verify-backup backups/n1
+  meridian debug restore --from backups/n1 --data-dir n1-again";
 
 pub(crate) fn run(context: &Context, args: Args) -> anyhow::Result<()> {
     let format = context.format();
@@ -64,7 +77,27 @@ pub(crate) fn run(context: &Context, args: Args) -> anyhow::Result<()> {
         Command::Log(args) => log::run(format, &args),
         Command::Versions(args) => versions::run(format, &args),
         Command::CutLog(args) => cut_log::run(format, &args),
+        Command::Backup(args) => backup::run(format, &args),
+        Command::VerifyBackup(args) => verify_backup::run(format, &args),
+        Command::Restore(args) => restore::run(format, &args),
     }
+}
+
+/// A display on stderr of bytes that are gone through; hidden when that is no terminal.
+fn progress() -> ProgressBar {
+    let bar = ProgressBar::no_length();
+    let style = ProgressStyle::with_template("{bar:32} {bytes}/{total_bytes}, {bytes_per_sec} {wide_msg}");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar
+}
+
+/// Shows on the display how far a backup is.
+fn show(bar: &ProgressBar, progress: meridian_storage::backup::Progress<'_>) {
+    if let Some(total) = progress.total {
+        bar.set_length(total);
+    }
+    bar.set_position(progress.bytes);
+    bar.set_message(progress.path.display().to_string());
 }
 
 /// A log id in words: term, leader, index.

@@ -1,10 +1,10 @@
 //! `meridian debug verify`: is everything as it was written?
 
-use super::Directory;
+use super::{Directory, progress};
 use crate::exit::DamageFound;
 use crate::output::{self, Format, count, number};
 use comfy_table::Cell;
-use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use indicatif::HumanBytes;
 use meridian_storage::inspect::{self, FileKind, Finding, Place, Report};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -126,12 +126,4 @@ fn finding_json(finding: &Finding) -> Value {
         Place::Record(name) | Place::Agreement(name) => (None, None, Some(name)),
     };
     json!({ "file": file, "offset": offset, "place": place, "what": finding.what })
-}
-
-/// A display on stderr; hidden when that is no terminal.
-fn progress() -> ProgressBar {
-    let bar = ProgressBar::no_length();
-    let style = ProgressStyle::with_template("{bar:32} {bytes}/{total_bytes}, {bytes_per_sec} {wide_msg}");
-    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-    bar
 }
