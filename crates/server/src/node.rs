@@ -247,7 +247,7 @@ impl RunningNode {
         }
         let store = self.ctx.store.clone();
         if let Err(e) = joined(tokio::task::spawn_blocking(move || settle(&store, &closed)).await) {
-            tracing::error!("the last flush failed; the log will be replayed: {e}");
+            tracing::error!("the data could not be made durable at the end; the log will be replayed: {e}");
         }
         let closed = self.ctx.store.on_close();
         drop(self.ctx);

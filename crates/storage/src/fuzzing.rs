@@ -185,8 +185,10 @@ pub fn seeds(dir: &Path) -> Vec<(&'static str, Vec<u8>)> {
     let mut seeds = records();
     small_store(dir).expect("a store can be made in the folder");
     for folder in ["raft", "data"] {
-        for file in std::fs::read_dir(dir.join(folder)).expect("it was made just now") {
-            let path = file.expect("it can be listed").path();
+        let files = std::fs::read_dir(dir.join(folder)).expect("it was made just now");
+        let mut paths: Vec<_> = files.map(|file| file.expect("it can be listed").path()).collect();
+        paths.sort();
+        for path in paths {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let target = match name.as_str() {
                 "SYNCED" => "durable_mark",
