@@ -390,7 +390,7 @@ fn resume(keys: KeyRange, at: Bytes, reverse: bool) -> Result<KeyRange> {
     rest.map_err(bad)
 }
 
-fn decode_page_token(bytes: &Bytes) -> Result<Option<internal::PageToken>> {
+pub(crate) fn decode_page_token(bytes: &Bytes) -> Result<Option<internal::PageToken>> {
     if bytes.is_empty() {
         return Ok(None);
     }

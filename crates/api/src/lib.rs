@@ -16,6 +16,9 @@ mod context;
 mod failure;
 mod floor;
 mod forwarded;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod gateway;
 mod http;
 mod kv;

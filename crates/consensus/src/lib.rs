@@ -20,6 +20,9 @@ mod conformance;
 mod delay;
 mod error;
 mod events;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod gossip;
 #[cfg(test)]
 mod hazards;

@@ -321,7 +321,7 @@ fn append_to_pb(request: &AppendEntriesRequest<Raftish>, target: Option<pb::Targ
     }
 }
 
-fn append_answer(reply: pb::AppendReply, prev: Option<pb::LogId>) -> AppendAnswer {
+pub(crate) fn append_answer(reply: pb::AppendReply, prev: Option<pb::LogId>) -> AppendAnswer {
     let malformed = |e: codec::Malformed| malformed(&e);
     match reply.result {
         Some(pb::append_reply::Result::Matched(m)) => Ok(Ok(codec::opt_log_id_from_pb(m.log_id).map_err(malformed)?)),

@@ -93,7 +93,7 @@ impl RaftService {
 }
 
 /// Decodes one append. `me` must not be its leader.
-fn append_from_pb(message: pb::AppendRequest, me: u64) -> Result<AppendEntriesRequest<Raftish>, Status> {
+pub(crate) fn append_from_pb(message: pb::AppendRequest, me: u64) -> Result<AppendEntriesRequest<Raftish>, Status> {
     let vote = codec::vote_from_pb(message.vote).map_err(bad)?;
     if vote.leader_id.node_id == me {
         return Err(bad("an append that names its receiver as the leader"));
