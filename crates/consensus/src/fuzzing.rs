@@ -64,7 +64,7 @@ pub fn append(data: &[u8]) {
 pub fn append_reply(data: &[u8]) {
     let Some(encoded) = message::<pb::AppendReply>(data) else { return };
     let prev = pb::LogId { leader: Some(pb::LeaderId { term: 1, node: 1 }), index: 7 };
-    drop(network::append_answer(encoded.clone(), Some(prev)));
+    drop(network::append_answer(encoded, Some(prev)));
     drop(network::append_answer(encoded, None));
 }
 

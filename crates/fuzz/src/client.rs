@@ -1,5 +1,6 @@
 //! What clients and gateways say to one another, as `meridian-wire` decodes it.
 
+use crate::Named;
 use bytes::Bytes;
 use meridian_proto::v1 as pb;
 use meridian_types::Fate;
@@ -8,7 +9,7 @@ use meridian_wire::{consistency, header, placement, range, status};
 use prost::Message;
 use tonic::{Code, Status};
 
-pub(crate) const TARGETS: &[(&str, fn(&[u8]))] = &[
+pub(crate) const TARGETS: &[Named] = &[
     ("consistency", level),
     ("request", request),
     ("pipeline", pipeline),

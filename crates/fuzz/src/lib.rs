@@ -1,15 +1,18 @@
 //! Every decoder of bytes that come from a disk, a peer or a client, as one list of fuzz targets.
 //!
-//! This crate alone knows all of them. What must hold of a decoder's answer is said where the decoder is: in the modules
-//! `fuzzing` of the crates, or here for what is public anyway. A broken rule is a panic.
+//! This crate alone knows all of them. What must hold of a decoder's answer is said where the decoder is: in the
+//! modules `fuzzing` of the crates, or here for what is public anyway. A broken rule is a panic.
 //!
-//! The folder `fuzz/` runs them under libFuzzer; the tests of this crate run them over `fuzz/corpus` and over seeded changes
-//! of it, with an ordinary compiler.
+//! The folder `fuzz/` runs them under libFuzzer; the tests of this crate run them over `fuzz/corpus` and over seeded
+//! changes of it, with an ordinary compiler.
 
 mod client;
 mod record;
 
 use std::fmt;
+
+/// A decoder by its name in its group.
+type Named = (&'static str, fn(&[u8]));
 
 /// One decoder.
 #[derive(Clone, Copy)]
@@ -43,7 +46,7 @@ pub fn targets() -> impl Iterator<Item = Target> {
         ("client", client::TARGETS),
         ("record", record::TARGETS),
     ];
-    let of = |(group, targets): (&'static str, &'static [(&'static str, fn(&[u8]))])| {
+    let of = |(group, targets): (&'static str, &'static [Named])| {
         targets.iter().map(move |(name, run)| Target { group, name, run: *run })
     };
     groups.into_iter().flat_map(of)

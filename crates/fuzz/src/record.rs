@@ -1,12 +1,13 @@
 //! What log entries and the catalog hold, once their frames are understood.
 
+use crate::Named;
 use bytes::Bytes;
 use meridian_catalog::Record;
 use meridian_proto::internal::v1 as pb;
 use meridian_txn::{ReadPlan, id_from_proto, id_to_proto, mutation_span, plan_span};
 use prost::Message as _;
 
-pub(crate) const TARGETS: &[(&str, fn(&[u8]))] = &[("catalog", catalog), ("mutation", mutation), ("read", read)];
+pub(crate) const TARGETS: &[Named] = &[("catalog", catalog), ("mutation", mutation), ("read", read)];
 
 /// A record of the catalog: what is understood is found under its own key, and written again in the same way.
 fn catalog(data: &[u8]) {

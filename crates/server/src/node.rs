@@ -257,8 +257,8 @@ impl RunningNode {
     }
 }
 
-/// Makes everything durable that replicas have applied, and then, of each, up to where it surely has everything: a backup of
-/// the stopped node may be as new as that, however long nothing has been written.
+/// Makes everything durable that replicas have applied, and then, of each, up to where it surely has everything: a
+/// backup of the stopped node may be as new as that, however long nothing has been written.
 fn settle(store: &Store, closed: &[(ShardId, Timestamp, Timestamp)]) -> Result<(), StorageError> {
     store.data.flush()?;
     for (shard, closed, applied) in closed {

@@ -172,8 +172,8 @@ impl Files {
         }
     }
 
-    /// Hands out the rows of a snapshot file's content, each with its place in the file, and returns what of the file is
-    /// not as an engine has written it.
+    /// Hands out the rows of a snapshot file's content, each with its place in the file, and returns what of the file
+    /// is not as an engine has written it.
     pub(crate) fn rows(&self, path: &Path, content: &Bytes, mut each: impl FnMut(u64, &[u8], &[u8])) -> Vec<Damage> {
         match &self.place {
             Place::Real => match table::check_rows(path, &content[..], content.len() as u64, &mut each) {

@@ -44,16 +44,16 @@ pub(crate) struct Source<'a> {
 }
 
 impl Store {
-    /// Makes a backup of these shards as of `at` in the folder `to`, which must not exist, but whose parent must. Durable on
-    /// return. See the [module](crate::backup) for what is in it.
+    /// Makes a backup of these shards as of `at` in the folder `to`, which must not exist, but whose parent must.
+    /// Durable on return. See the [module](crate::backup) for what is in it.
     ///
     /// * Until it returns, the timestamp is protected: nothing that a read at it sees is collected on this node, and no
     ///   leader here raises a floor above it.
     /// * `progress` is told of every file that is begun.
-    /// * Errors: [`BackupError::NotClosed`] above what a shard surely has, [`BackupError::Collected`] below its GC floor,
-    ///   [`BackupError::NoPosition`], [`BackupError::Exists`], [`BackupError::DiskFull`] when the backup's disk would be left
-    ///   with less than a reserve; the disk failed. What was begun is removed, as far as the disk permits; what a crash
-    ///   leaves has no manifest and is no backup.
+    /// * Errors: [`BackupError::NotClosed`] above what a shard surely has, [`BackupError::Collected`] below its GC
+    ///   floor, [`BackupError::NoPosition`], [`BackupError::Exists`], [`BackupError::DiskFull`] when the backup's disk
+    ///   would be left with less than a reserve; the disk failed. What was begun is removed, as far as the disk
+    ///   permits; what a crash leaves has no manifest and is no backup.
     /// * Cost: reads every version of the shards, without keeping them in the cache. Blocks for the disk.
     pub fn back_up(
         &self,

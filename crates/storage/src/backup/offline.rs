@@ -31,7 +31,8 @@ impl StoppedNode {
         Ok(ShardScope { shard, table, range, closed: log.closed_at(applied)?.unwrap_or(Timestamp::ZERO) })
     }
 
-    /// The newest timestamp that every one of these shards surely has everything up to, and the shard that stops it there.
+    /// The newest timestamp that every one of these shards surely has everything up to, and the shard that stops it
+    /// there.
     ///
     /// * Errors: [`BackupError::NoPosition`], [`BackupError::Installing`], [`BackupError::NoShards`].
     pub fn newest_closed(&self, shards: &[ShardScope]) -> Result<(Timestamp, ShardId), BackupError> {

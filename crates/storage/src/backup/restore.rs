@@ -12,8 +12,8 @@ use prost::Message as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// The log id up to which the log of a restored shard counts as purged, on every replica: of no leader, and not the first
-/// index, so that a replica that has nothing is told from one that has this.
+/// The log id up to which the log of a restored shard counts as purged, on every replica: of no leader, and not the
+/// first index, so that a replica that has nothing is told from one that has this.
 pub const BIRTH: LogId = LogId { leader: Some(LeaderId { term: 0, node: 0 }), index: 1 };
 
 /// In the directory from before anything else is written until everything is durable.
@@ -33,16 +33,17 @@ pub struct Restored {
     pub resumed: bool,
 }
 
-/// Restores the backup in `from` into the data directory `to`, which is made if it is not there, and must be empty except
-/// for what an earlier restoration has left unfinished. Whole and durable on return; the directory is closed then.
+/// Restores the backup in `from` into the data directory `to`, which is made if it is not there, and must be empty
+/// except for what an earlier restoration has left unfinished. Whole and durable on return; the directory is closed
+/// then.
 ///
 /// * The backup is verified first.
-/// * `members` names the members of a restored shard's group, the same on all its replicas; `None`: it has none, and no node
-///   starts on the directory until somebody has given it some.
+/// * `members` names the members of a restored shard's group, the same on all its replicas; `None`: it has none, and no
+///   node starts on the directory until somebody has given it some.
 /// * `progress` is told what is begun.
 /// * Errors: as [`verify`], with [`BackupError::Damaged`] for the first damage; [`BackupError::NotEmpty`],
-///   [`BackupError::DiskFull`]: then nothing was changed. After any other error, and after a crash, the directory cannot be
-///   opened as a data directory, and the same call begins again.
+///   [`BackupError::DiskFull`]: then nothing was changed. After any other error, and after a crash, the directory
+///   cannot be opened as a data directory, and the same call begins again.
 /// * Cost: reads the backup twice and writes it once. Blocks for the disk.
 pub fn restore(
     from: &Path,
@@ -215,8 +216,8 @@ fn birth_state(manifest: &BackupManifest, members: Option<Membership>) -> ShardS
 }
 
 impl Store {
-    /// The shards that were restored without members: they have a position, and nobody who could go on from it. A node must
-    /// not start on a directory that has any; the catalog among them would lead it to the nodes of another life.
+    /// The shards that were restored without members: they have a position, and nobody who could go on from it. A node
+    /// must not start on a directory that has any; the catalog among them would lead it to the nodes of another life.
     pub fn without_members(&self) -> Result<Vec<ShardId>, StorageError> {
         let lonely = |state: &ShardState| state.applied.is_some() && state.membership.is_none();
         Ok(self.data.all_positions()?.into_iter().filter(|(_, state)| lonely(state)).map(|(shard, _)| shard).collect())

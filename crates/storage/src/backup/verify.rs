@@ -22,12 +22,12 @@ pub struct Verified {
     pub damage: Vec<Damage>,
 }
 
-/// Checks the backup in a folder: its manifest, that each file is there with the length and the checksum that the manifest
-/// says, and that each of its rows can be decoded, belongs to its shard, is at or below the backup's timestamp and in
-/// order.
+/// Checks the backup in a folder: its manifest, that each file is there with the length and the checksum that the
+/// manifest says, and that each of its rows can be decoded, belongs to its shard, is at or below the backup's timestamp
+/// and in order.
 ///
-/// * Errors: a manifest that is missing, damaged, too new or cannot be meant, as there is nothing to check then; files that
-///   cannot be read. Damage to other files is no error, but part of the result.
+/// * Errors: a manifest that is missing, damaged, too new or cannot be meant, as there is nothing to check then; files
+///   that cannot be read. Damage to other files is no error, but part of the result.
 /// * Cost: reads everything once, a file at a time into memory: 64 MiB and a row.
 pub fn verify(files: &Files, dir: &Path, mut progress: impl FnMut(Progress<'_>)) -> Result<Verified, BackupError> {
     let manifest = manifest::read(files, dir)?;
@@ -182,8 +182,8 @@ mod tests {
     const SHARD: ShardId = ShardId(4);
     const TABLE: TableId = TableId(7);
 
-    /// Raw files of these versions and of one decided request, as a snapshot has them, under a manifest as a backup has it:
-    /// what no backup would have is whole all the same.
+    /// Raw files of these versions and of one decided request, as a snapshot has them, under a manifest as a backup has
+    /// it: what no backup would have is whole all the same.
     fn backup(dir: &Path, versions: &[(&str, u64, Option<&str>)]) -> (PathBuf, BackupManifest) {
         let store = Store::open(&dir.join("node"), StoreOptions::default()).unwrap();
         let mut batch = DataBatch::default();

@@ -1,7 +1,7 @@
 //! The stored rows of a shard that a read at one timestamp sees, in the order of their keys: what a backup holds.
 //!
-//! Of each key it is the newest version at or below the timestamp, if that is no tombstone. Of the request ledger it is the
-//! requests that were decided at or below it: a record from above would say of writes that are not here that they
+//! Of each key it is the newest version at or below the timestamp, if that is no tombstone. Of the request ledger it is
+//! the requests that were decided at or below it: a record from above would say of writes that are not here that they
 //! committed.
 
 use super::families::Family;

@@ -45,8 +45,8 @@ impl StoppedNode {
     /// Opens the directory.
     ///
     /// * Errors: [`StorageError::InUse`] while a node runs on it, [`StorageError::NoData`] if it is no data directory,
-    ///   [`StorageError::FormatTooNew`], [`StorageError::RestoreUnfinished`], [`StorageError::Corrupt`] for what also stops a
-    ///   node.
+    ///   [`StorageError::FormatTooNew`], [`StorageError::RestoreUnfinished`], [`StorageError::Corrupt`] for what also
+    ///   stops a node.
     pub fn open(dir: &Path) -> Result<Self, StorageError> {
         let locks = Locks::take(dir)?;
         Self::open_locked(dir, locks)

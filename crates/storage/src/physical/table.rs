@@ -4,8 +4,9 @@
 //! the metaindex, which leads to the other blocks about the table and to the index, which leads to the blocks of
 //! data. Formats 6 and later mix a block's offset into its checksum, so a block in the wrong place is found as well.
 //!
-//! This reader follows handles and checks checksums, and hands out what is in blocks of data if somebody asks for it. RocksDB
-//! does the same when it reads a block, but names only the first damaged one, and only of tables that its MANIFEST leads to.
+//! This reader follows handles and checks checksums, and hands out what is in blocks of data if somebody asks for it.
+//! RocksDB does the same when it reads a block, but names only the first damaged one, and only of tables that its
+//! MANIFEST leads to.
 
 use super::{Damage, le32, le64, masked, varint};
 use crate::StorageError;
@@ -82,8 +83,8 @@ pub(crate) fn check_content(path: &Path, file: impl ReadAt, bytes: u64) -> std::
 /// What is done with a row: the offset of its block, its key, its value.
 type EachRow<'a> = dyn FnMut(u64, &[u8], &[u8]) + 'a;
 
-/// [`check_content`] of a file that was written for ingestion, handing out its rows in order. What else is in it than such
-/// rows is damage.
+/// [`check_content`] of a file that was written for ingestion, handing out its rows in order. What else is in it than
+/// such rows is damage.
 pub(crate) fn check_rows(path: &Path, file: impl ReadAt, bytes: u64, each: &mut EachRow<'_>) -> std::io::Result<Table> {
     run(path, file, bytes, Some(each))
 }

@@ -1,8 +1,9 @@
 //! The record beside a replica's log of what was closed when its node stopped.
 //!
-//! Closed timestamps live in memory: after a start a replica has none before its leader tells it (rule C5). But what was
-//! closed once stays true for ever of whatever has applied the position (rule C4), so a node that stops may note it for
-//! those who look at its disk. A position from the log or a snapshot that comes later is above it or does not count.
+//! Closed timestamps live in memory: after a start a replica has none before its leader tells it (rule C5). But what
+//! was closed once stays true for ever of whatever has applied the position (rule C4), so a node that stops may note it
+//! for those who look at its disk. Data that has applied more than the position is covered as well; for data that has
+//! applied less the note does not count.
 
 use super::RaftLog;
 use crate::StorageError;

@@ -1,33 +1,26 @@
-//! Backups: what is in them, what is refused, what a crash leaves, and what comes out of them again.
-//!
-//! `fixtures/backup-1` is a backup as the build wrote it that introduced format 1 of backups. It is never written again: a
-//! backup has to be restorable as long as somebody keeps it. When the format number is raised, add a fixture beside it:
-//!
-//! ```text
-//! MERIDIAN_FIXTURE=crates/storage/tests/fixtures/backup-2 cargo test -p meridian-storage --test storage \
-//!     -- --ignored write_a_backup
-//! ```
+//! Backups: what is in them, what is refused, and what a crash leaves of one that is being made.
 
-use crate::support::{Machine, crash, on_both_engines, state, try_open};
+use crate::restoring::listing;
+use crate::support::{Machine, crash, on_both_engines, state};
 use bytes::Bytes;
 use meridian_proto::internal::v1 as pb;
 use meridian_storage::backup::{self, BIRTH, BackedUp, BackupError, Restored, ShardScope, Verified};
 use meridian_storage::inspect::StoppedNode;
-use meridian_storage::{DataBatch, DataStore, DiskLevel, Files, ScanResult, StorageError, Store};
+use meridian_storage::{DataBatch, DataStore, DiskLevel, Files, ScanResult, Store};
 use meridian_types::{KeyRange, NodeId, RequestId, ShardId, TableId, Timestamp};
 use prost::Message as _;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// The timestamp of most backups here: the last of every shard.
-const AT: Timestamp = Timestamp(1_000);
+pub(crate) const AT: Timestamp = Timestamp(1_000);
 
 fn range(start: &'static str, end: Option<&'static str>) -> KeyRange {
     KeyRange::new(start.into(), end.map(Into::into)).unwrap()
 }
 
 /// The catalog, and the two halves of a table.
-fn shards() -> Vec<ShardScope> {
+pub(crate) fn shards() -> Vec<ShardScope> {
     let scope = |shard, table, range| ShardScope {
         shard: ShardId(shard),
         table: TableId(table),
@@ -37,12 +30,12 @@ fn shards() -> Vec<ShardScope> {
     vec![scope(0, 0, KeyRange::all()), scope(4, 7, range("", Some("m"))), scope(5, 7, range("m", None))]
 }
 
-fn request(n: u64) -> RequestId {
+pub(crate) fn request(n: u64) -> RequestId {
     RequestId { time: Timestamp(n), client: 1, sequence: n }
 }
 
 /// What the ledger says of a request that was decided at `ts`.
-fn decided(ts: u64) -> Vec<u8> {
+pub(crate) fn decided(ts: u64) -> Vec<u8> {
     let committed = pb::outcome::Result::Committed(pb::outcome::Committed { reads: Vec::new() });
     pb::LedgerRecord { fingerprint: ts, outcome: Some(pb::Outcome { ts, result: Some(committed) }) }.encode_to_vec()
 }
@@ -61,13 +54,13 @@ fn write(store: &Store, scope: &ShardScope, key: &str, ts: u64, value: Option<&s
 }
 
 /// A key that is in the shard's range.
-fn key(scope: &ShardScope, n: u64) -> String {
+pub(crate) fn key(scope: &ShardScope, n: u64) -> String {
     let half = if scope.range.start.is_empty() { "a" } else { "x" };
     format!("{half}\0{n:03}")
 }
 
 /// Keys with versions at several timestamps, the last removed again; an old key that is gone by `AT`.
-fn fill(store: &Store) {
+pub(crate) fn fill(store: &Store) {
     store.set_membership("cluster-1", NodeId(9)).unwrap();
     for scope in shards() {
         if scope.shard != ShardId::CATALOG {
@@ -85,9 +78,9 @@ fn fill(store: &Store) {
 }
 
 /// What reads at a timestamp see of every shard: rows and ledger.
-type Content = BTreeMap<ShardId, (ScanResult, Vec<Option<Bytes>>)>;
+pub(crate) type Content = BTreeMap<ShardId, (ScanResult, Vec<Option<Bytes>>)>;
 
-fn content(data: &DataStore, at: Timestamp) -> Content {
+pub(crate) fn content(data: &DataStore, at: Timestamp) -> Content {
     let view = data.view();
     let of = |scope: ShardScope| {
         let mut rows = view.scan(scope.table, &scope.range, at, false, usize::MAX, usize::MAX).unwrap();
@@ -101,14 +94,14 @@ fn content(data: &DataStore, at: Timestamp) -> Content {
 }
 
 /// A folder beside the data directory, or on a simulated disk in it.
-fn place(machine: &Machine, name: &str) -> PathBuf {
+pub(crate) fn place(machine: &Machine, name: &str) -> PathBuf {
     match machine {
         Machine::Rocks { dir, .. } => dir.path().join(name),
         Machine::Simulated(_) => machine.open().dir().join(name),
     }
 }
 
-fn directory(machine: &Machine) -> PathBuf {
+pub(crate) fn directory(machine: &Machine) -> PathBuf {
     match machine {
         Machine::Rocks { dir, life } => dir.path().join(life.to_string()),
         Machine::Simulated(_) => PathBuf::from("/"),
@@ -116,7 +109,7 @@ fn directory(machine: &Machine) -> PathBuf {
 }
 
 /// A machine with a filled store, and a backup of it; both are closed.
-fn backed_up(machine: &Machine, at: Timestamp) -> (PathBuf, BackedUp, Content) {
+pub(crate) fn backed_up(machine: &Machine, at: Timestamp) -> (PathBuf, BackedUp, Content) {
     let to = place(machine, "backup");
     let store = machine.open();
     fill(&store);
@@ -132,7 +125,7 @@ fn verified(machine: &Machine, from: &Path) -> Result<Verified, BackupError> {
 }
 
 /// Copies a simulated backup onto another simulated disk; on the file system it is in reach of all.
-fn carry(from: &Machine, to: &Machine, backup: &Path) {
+pub(crate) fn carry(from: &Machine, to: &Machine, backup: &Path) {
     if let (Machine::Simulated(from), Machine::Simulated(to)) = (from, to) {
         for name in from.file_names().into_iter().filter(|name| name.starts_with(backup)) {
             to.tamper(&name, from.file(&name));
@@ -140,7 +133,11 @@ fn carry(from: &Machine, to: &Machine, backup: &Path) {
     }
 }
 
-fn restore(to: &Machine, backup: &Path, progress: impl FnMut(backup::Progress<'_>)) -> Result<Restored, BackupError> {
+pub(crate) fn restore(
+    to: &Machine,
+    backup: &Path,
+    progress: impl FnMut(backup::Progress<'_>),
+) -> Result<Restored, BackupError> {
     match to {
         Machine::Rocks { .. } => backup::restore(backup, &directory(to), |_| None, progress),
         Machine::Simulated(disk) => backup::restore_simulated(backup, disk, |_| None, progress),
@@ -330,38 +327,6 @@ fn damage_to_any_file_is_found_and_named_and_nothing_is_restored(machine: Machin
     assert!(verified(&machine, &backup).unwrap().damage.is_empty());
 }
 
-#[test]
-fn backups_of_every_format_are_restored() {
-    for name in ["backup-1"] {
-        let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name);
-        let found = backup::verify(&Files::real(), &from, |_| {}).unwrap();
-        assert!(found.damage.is_empty(), "{name}: {:?}", found.damage);
-        assert_eq!((found.manifest.at, found.files, found.rows), (1_000, 6, 183));
-        let target = Machine::rocks();
-        restore(&target, &from, |_| {}).unwrap();
-        let store = target.open();
-        let view = store.data.view();
-        for scope in shards() {
-            let value = |n| view.get(scope.table, key(&scope, n).as_bytes(), AT).unwrap().and_then(|found| found.value);
-            assert_eq!(value(7).as_deref(), Some(b"last".as_slice()), "{name}");
-            assert_eq!((value(8).as_deref(), value(3)), (Some(b"value 2 of 8".as_slice()), None), "{name}");
-            assert_eq!(view.ledger(scope.shard, &request(900)).unwrap().as_deref(), Some(&decided(900)[..]), "{name}");
-        }
-    }
-}
-
-#[test]
-#[ignore = "writes the fixture of a new format"]
-fn write_a_backup() {
-    let to = std::env::var_os("MERIDIAN_FIXTURE").expect("names the folder");
-    let machine = Machine::rocks();
-    let store = machine.open();
-    fill(&store);
-    // Relative to the workspace, as the command is.
-    let to = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(to);
-    store.back_up(&shards(), AT, &to, |_| {}).unwrap();
-}
-
 /// The file system's turn: a copy of the folder is what a crash would leave.
 #[test]
 fn a_backup_that_was_not_finished_is_none() {
@@ -414,123 +379,6 @@ fn a_backup_is_one_exactly_when_it_survives_a_power_loss_whole() {
 }
 
 #[test]
-fn a_crash_while_restoring_leaves_nothing_that_opens_or_everything() {
-    let source = Machine::rocks();
-    let (backup, _, expected) = backed_up(&source, AT);
-    let target = Machine::rocks();
-    let dir = directory(&target);
-    let mut copies = Vec::new();
-    restore(&target, &backup, |_| {
-        if dir.exists() {
-            let copy = place(&target, &format!("copy-{}", copies.len()));
-            crash(&dir, &copy);
-            copies.push(copy);
-        }
-    })
-    .unwrap();
-    assert!(copies.len() > 9, "{}", copies.len());
-    let last = copies.len() - 1;
-    for (n, copy) in copies.into_iter().enumerate() {
-        match try_open(&copy) {
-            Ok(store) => {
-                assert_eq!(n, last, "only the last step lets it be opened");
-                assert_eq!(content(&store.data, AT), expected);
-                continue;
-            }
-            Err(StorageError::RestoreUnfinished { path }) => assert_eq!(Path::new(&path), copy),
-            Err(other) => panic!("{other}"),
-        }
-        assert!(matches!(StoppedNode::open(&copy), Err(StorageError::RestoreUnfinished { .. })));
-        assert!(backup::restore(&backup, &copy, |_| None, |_| {}).unwrap().resumed);
-        let store = try_open(&copy).unwrap();
-        assert_eq!(content(&store.data, Timestamp::MAX), expected, "after step {n}");
-        assert_eq!(store.raft.shards().unwrap().len(), 3);
-    }
-}
-
-#[test]
-fn a_power_loss_while_restoring_leaves_nothing_that_opens_or_everything() {
-    let source = Machine::simulated();
-    let (backup, _, expected) = backed_up(&source, AT);
-    let mut outcomes = BTreeMap::new();
-    for step in 0.. {
-        let target = Machine::simulated();
-        carry(&source, &target, &backup);
-        let Machine::Simulated(disk) = &target else { panic!("simulated") };
-        let mut n = 0;
-        let done = restore(&target, &backup, |_| {
-            if n == step {
-                disk.crash();
-            }
-            n += 1;
-        });
-        disk.crash();
-        let found = match target.try_open() {
-            Ok(store) if store.raft.shards().unwrap().is_empty() => "empty",
-            Ok(store) => {
-                assert_eq!(content(&store.data, Timestamp::MAX), expected, "after step {step}");
-                "whole"
-            }
-            Err(StorageError::RestoreUnfinished { .. }) => "refused",
-            Err(other) => panic!("{other}"),
-        };
-        *outcomes.entry(found).or_insert(0) += 1;
-        if found != "whole" {
-            assert_eq!(restore(&target, &backup, |_| {}).unwrap().resumed, found == "refused");
-            assert_eq!(content(&target.open().data, Timestamp::MAX), expected, "after step {step}");
-        }
-        if done.is_ok() {
-            break;
-        }
-    }
-    assert!(outcomes.len() == 3 && outcomes["refused"] > 5, "{outcomes:?}");
-}
-
-/// Paths below a folder with their contents.
-fn listing(dir: &Path) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
-    let (mut found, mut folders) = (BTreeMap::new(), vec![dir.to_owned()]);
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path.clone());
-            }
-            found.insert(path.clone(), std::fs::read(&path).ok());
-        }
-    }
-    found
-}
-
-#[test]
-fn nothing_is_restored_over_anything() {
-    let source = Machine::rocks();
-    let (backup, ..) = backed_up(&source, AT);
-    let parent = tempfile::tempdir().unwrap();
-    let with_file = parent.path().join("file");
-    std::fs::create_dir(&with_file).unwrap();
-    std::fs::write(with_file.join("notes"), "mine").unwrap();
-    let with_node = parent.path().join("node");
-    fill(&try_open(&with_node).unwrap());
-    for dir in [with_file, with_node, directory(&source)] {
-        let before = listing(&dir);
-        let refused = backup::restore(&backup, &dir, |_| None, |_| {}).unwrap_err();
-        assert!(matches!(&refused, BackupError::NotEmpty { path, .. } if *path == dir), "{refused}");
-        assert_eq!(listing(&dir), before);
-    }
-    // A file system's own folder does not count.
-    let mounted = parent.path().join("mounted");
-    std::fs::create_dir_all(mounted.join("lost+found")).unwrap();
-    backup::restore(&backup, &mounted, |_| None, |_| {}).unwrap();
-
-    let simulated = Machine::simulated();
-    fill(&simulated.open());
-    let to = place(&simulated, "backup");
-    simulated.open().back_up(&shards(), AT, &to, |_| {}).unwrap();
-    let refused = restore(&simulated, &to, |_| {}).unwrap_err();
-    assert!(matches!(refused, BackupError::NotEmpty { .. }), "{refused}");
-}
-
-#[test]
 fn a_disk_that_is_nearly_full_is_left_alone() {
     let machine = Machine::simulated();
     let (backup, ..) = backed_up(&machine, AT);
@@ -547,24 +395,6 @@ fn a_disk_that_is_nearly_full_is_left_alone() {
     assert!(matches!(restore(&target, &backup, |_| {}), Err(BackupError::DiskFull(_))));
     disk.space().set_level(DiskLevel::Enough);
     assert!(!restore(&target, &backup, |_| {}).unwrap().resumed, "nothing was begun");
-}
-
-#[test]
-fn a_restored_shard_has_the_members_that_are_named() {
-    let source = Machine::rocks();
-    let (backup, ..) = backed_up(&source, AT);
-    let dir = tempfile::tempdir().unwrap();
-    let to = dir.path().join("node");
-    let member = pb::Member { node: 3, region: "eu".into(), address: "host:1".into() };
-    let voters = vec![pb::membership::VoterSet { nodes: vec![3] }];
-    let members = pb::Membership { configs: voters, members: vec![member] };
-    let named = |shard| (shard != ShardId(5)).then(|| members.clone());
-    backup::restore(&backup, &to, named, |_| {}).unwrap();
-    let store = try_open(&to).unwrap();
-    assert_eq!(store.without_members().unwrap(), [ShardId(5)]);
-    let position = store.data.view().shard_state(ShardId(4)).unwrap().unwrap();
-    let stored = pb::StoredMembership { log_id: Some(BIRTH), membership: Some(members) };
-    assert_eq!(position.membership, Some(stored));
 }
 
 #[test]

@@ -20,5 +20,6 @@ mod raft_files;
 mod raft_log;
 mod reads;
 mod recovery;
+mod restoring;
 mod snapshots;
 mod support;

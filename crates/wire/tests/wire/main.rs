@@ -1,15 +1,15 @@
 //! The format of the wire: what a node or a client of an earlier build says is understood for ever, and it understands
 //! what this build says.
 //!
-//! `fixtures/v1` has the bytes of one or more messages of every kind that a service takes or gives, as the build wrote them
-//! that introduced the kind, or a field of it. They are never written again. Two things hold of each:
+//! `fixtures/v1` has the bytes of one or more messages of every kind that a service takes or gives, as the build wrote
+//! them that introduced the kind, or a field of it. They are never written again. Two things hold of each:
 //!
 //! * It decodes to the values that went in, and what is not in it has its default.
-//! * The same values are encoded to the same bytes. So a build that wrote the fixture can read them: fields that came later
-//!   take no place while they are not set.
+//! * The same values are encoded to the same bytes. So a build that wrote the fixture can read them: fields that came
+//!   later take no place while they are not set.
 //!
-//! When a message is added, add its fixtures in `client.rs` or `peer.rs`; when a field is added, a further one with the field
-//! set. Then
+//! When a message is added, add its fixtures in `client.rs` or `peer.rs`; when a field is added, a further one with the
+//! field set. Then
 //!
 //! ```text
 //! cargo test -p meridian-wire --test wire -- --ignored write_new_fixtures
@@ -26,6 +26,9 @@ use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::path::{Path, PathBuf};
 
+/// Says what is wrong with bytes that should decode to a message.
+type Check = Box<dyn Fn(&[u8]) -> Result<(), String>>;
+
 /// One message of one kind.
 pub(crate) struct Fixture {
     /// Its kind: the message's full name.
@@ -34,8 +37,7 @@ pub(crate) struct Fixture {
     variant: &'static str,
     /// As this build encodes it.
     encoded: Vec<u8>,
-    /// Says what is wrong with bytes that should decode to it.
-    check: Box<dyn Fn(&[u8]) -> Result<(), String>>,
+    check: Check,
 }
 
 /// The fixture of these values.

@@ -16,8 +16,8 @@ use std::path::PathBuf;
 
 /// Look into the data directory of a stopped node, check it, back it up, and restore it.
 ///
-/// No cluster is asked, and no file is changed, except by `cut-log` and `restore`. A node that runs on the directory is never
-/// looked at under its hands: stop it, or take a copy.
+/// No cluster is asked, and no file is changed, except by `cut-log` and `restore`. A node that runs on the directory is
+/// never looked at under its hands: stop it, or take a copy.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {

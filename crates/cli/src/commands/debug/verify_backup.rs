@@ -14,8 +14,8 @@ use std::path::PathBuf;
 
 /// Check a backup: its manifest, the length and checksum of every file, and every row.
 ///
-/// A row has to be whole, of its shard, at or below the backup's timestamp, and in order. The node that the backup was made
-/// of is not needed. Nothing is changed.
+/// A row has to be whole, of its shard, at or below the backup's timestamp, and in order. The node that the backup was
+/// made of is not needed. Nothing is changed.
 #[derive(Debug, clap::Args)]
 #[command(after_help = HELP)]
 pub(super) struct Args {
