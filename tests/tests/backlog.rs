@@ -1,8 +1,6 @@
 //! Raft log that waits for the data to be flushed: a flush is asked for when it is much, whatever the entries did, and
 //! writes wait while it is too much.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use meridian_client::{Client, ClientConfig, Consistency, Gateway, Reason, RetryPolicy, Transaction};
 use meridian_consensus::Backlog;
 use meridian_tests::harness::{REGIONS, TestCluster, until};

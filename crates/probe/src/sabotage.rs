@@ -134,6 +134,12 @@ sabotages! {
     SnapshotWithoutLedger "D3",
     /// A snapshot goes without the shard's last timestamp.
     SnapshotWithoutStamp "D3",
+    /// The chunks of a snapshot are taken without a look at their checksums.
+    SkipChunkChecksum "D2",
+    /// A snapshot is resumed with files that were received of another one.
+    ResumeOtherSnapshot "D2, D3",
+    /// Older files are sent, and what they do not hold counts as sent.
+    ReuseStaleCut "D2, R1",
     /// A leader whose disk is nearly full stamps requests all the same.
     StampOnFullDisk "full disk",
     /// A node whose disk is full takes other leaders' entries all the same.

@@ -90,6 +90,43 @@ impl Files {
         }
     }
 
+    /// Names in a folder, in order; none if it is not there.
+    pub(crate) fn list(&self, path: &Path) -> Result<Vec<String>, StorageError> {
+        match &self.place {
+            Place::Real => list(path).map_err(StorageError::file("list", path)),
+            #[cfg(feature = "simulation")]
+            Place::Simulated(files) => files.list(path),
+        }
+    }
+
+    /// Gives a file a second name on the same file system: no byte is copied.
+    ///
+    /// * Errors: [`StorageError::File`], also where the file system knows no such thing.
+    pub(crate) fn link(&self, from: &Path, to: &Path) -> Result<(), StorageError> {
+        match &self.place {
+            Place::Real => std::fs::hard_link(from, to).map_err(StorageError::file("link", from)),
+            #[cfg(feature = "simulation")]
+            Place::Simulated(files) => files.link(from, to),
+        }
+    }
+
+    /// Gives a file another name in its folder, durably.
+    pub(crate) async fn rename_synced(&self, from: &Path, to: &Path) -> Result<(), StorageError> {
+        let folder = to.parent().unwrap_or(Path::new(""));
+        match &self.place {
+            Place::Real => {
+                tokio::fs::rename(from, to).await.map_err(StorageError::file("rename", from))?;
+                let opened = tokio::fs::File::open(folder).await.map_err(StorageError::file("open", folder))?;
+                opened.sync_all().await.map_err(StorageError::file("sync", folder))
+            }
+            #[cfg(feature = "simulation")]
+            Place::Simulated(files) => {
+                files.rename(from, to)?;
+                files.sync_dir(folder)
+            }
+        }
+    }
+
     /// Makes a new file, or empties the one that is there.
     pub async fn create(&self, path: &Path) -> Result<FileWriter, StorageError> {
         let file = match &self.place {
@@ -195,6 +232,20 @@ impl Files {
             Place::Simulated(files) => files.read(path).map(|bytes| (bytes.len() as u64, crc32c::crc32c(&bytes))),
         }
     }
+}
+
+fn list(path: &Path) -> std::io::Result<Vec<String>> {
+    let entries = match std::fs::read_dir(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        // A name that is not UTF-8 is none of ours.
+        names.extend(entry?.file_name().into_string());
+    }
+    names.sort();
+    Ok(names)
 }
 
 fn checksum(path: &Path) -> Result<(u64, u32), StorageError> {

@@ -4,7 +4,8 @@
 //! 2. An "installing" mark is synced into `raft/`.
 //! 3. The shard is cleared, the files are ingested, the position is put, everything is flushed. Ingested files are
 //!    durable at once, the position only with the flush: between the two the disk holds new data under an old or
-//!    no position, which is why a mark found at start means "do it again".
+//!    no position, which is why a mark found at start means "do it again". The database takes the files by a second name
+//!    that each of them gets: no byte is written again, and the staged name stays for doing it again.
 //! 4. The mark is removed; only then may the caller purge the log or drop the staged files.
 //!
 //! Repeating is harmless: step 3 begins by clearing.
@@ -20,6 +21,9 @@ use std::path::{Path, PathBuf};
 
 /// Name of the mark that is in `raft/` while a snapshot is being installed.
 pub(crate) const MARK: &str = "install";
+
+/// Folder, beside the staged files, of the names that the database takes.
+const LINKS: &str = "links";
 
 impl Store {
     /// Replaces everything that this node has of a shard by a snapshot whose files are in `dir`.
@@ -116,14 +120,30 @@ impl Store {
         self.data.flush()
     }
 
-    /// Adds the family's files. They are copied: a repeated installation needs the staged ones.
+    /// Adds the family's files. The staged names stay: a repeated installation needs them.
     fn ingest(&self, family: Family, dir: &Path, manifest: &SnapshotManifest) -> Result<(), StorageError> {
         let of_family = manifest.files.iter().filter(|file| file.family == family.name());
-        let paths: Vec<PathBuf> = of_family.map(|file| dir.join(&file.name)).collect();
-        if paths.is_empty() {
+        let names: Vec<&str> = of_family.map(|file| file.name.as_str()).collect();
+        if names.is_empty() {
             return Ok(());
         }
-        self.data.db().ingest(family.name(), paths)
+        match self.link(dir, &names) {
+            Ok(second) => self.data.db().ingest(family.name(), second, true),
+            Err(why) => {
+                tracing::warn!("the files of a snapshot are copied, not linked: {why}");
+                self.data.db().ingest(family.name(), names.iter().map(|name| dir.join(name)).collect(), false)
+            }
+        }
+    }
+
+    /// Gives files of a folder second names, which the database may take.
+    fn link(&self, dir: &Path, names: &[&str]) -> Result<Vec<PathBuf>, StorageError> {
+        let (files, links) = (self.files(), dir.join(LINKS));
+        // A crash may have left some; the first of them may even be the database's already.
+        files.remove_dir(&links)?;
+        files.create_dir(&links)?;
+        let link = |name: &&str| files.link(&dir.join(name), &links.join(name)).map(|()| links.join(name));
+        names.iter().map(link).collect()
     }
 
     /// Makes the names of the staged files durable, and their folder's: their content is, whoever wrote them.
@@ -239,14 +259,16 @@ mod tests {
 
     #[test]
     fn a_crash_after_any_step_is_made_good_at_start() {
-        const STEPS: usize = 5;
+        const STEPS: usize = 7;
         for (steps, mut machine) in (0..=STEPS).flat_map(|steps| Machine::all().map(|machine| (steps, machine))) {
             let (store, staged, manifest, expected) = begin(&machine);
             let mut position = DataBatch::default();
             position.put_shard_state(SHARD, manifest.state.as_ref().unwrap());
             let all: [&mut dyn FnMut(); STEPS] = [
                 &mut || store.data.clear_shard(SHARD, TABLE, &KeyRange::all()).unwrap(),
+                &mut || drop(store.link(&staged, &[&manifest.files[0].name]).unwrap()),
                 &mut || store.ingest(Family::Versions, &staged, &manifest).unwrap(),
+                &mut || drop(store.link(&staged, &[&manifest.files.last().unwrap().name]).unwrap()),
                 &mut || store.ingest(Family::Ledger, &staged, &manifest).unwrap(),
                 &mut || store.data.write(std::mem::take(&mut position)).unwrap(),
                 &mut || store.data.flush().unwrap(),
@@ -288,5 +310,31 @@ mod tests {
         let store = Store::open(dir.path(), StoreOptions::default()).unwrap();
         assert_eq!(store.relative(&store.snapshots_dir().join("x")).unwrap(), "snapshots/x");
         assert_eq!(store.relative(Path::new("/elsewhere")).unwrap(), "/elsewhere");
+    }
+
+    #[test]
+    fn the_database_takes_the_staged_files_themselves() {
+        use std::os::unix::fs::MetadataExt as _;
+        let [machine, _] = Machine::all();
+        let (store, staged, manifest, _) = begin(&machine);
+        let inode = |path: &Path| std::fs::metadata(path).unwrap().ino();
+        let staged_inodes: Vec<u64> = manifest.files.iter().map(|file| inode(&staged.join(&file.name))).collect();
+        store.replace(SHARD, TABLE, &KeyRange::all(), &staged, &manifest).unwrap();
+        let tables = std::fs::read_dir(store.dir().join("data")).unwrap().map(|entry| inode(&entry.unwrap().path()));
+        let tables: Vec<u64> = tables.collect();
+        assert!(staged_inodes.iter().all(|inode| tables.contains(inode)), "one file with two names, written once");
+        verify_snapshot(&store.files(), &staged, &manifest).unwrap();
+    }
+
+    #[test]
+    fn files_that_cannot_be_linked_are_copied() {
+        let [machine, _] = Machine::all();
+        let (store, staged, manifest, expected) = begin(&machine);
+        // What is in the way of the links' folder stands for a file system without links.
+        std::fs::write(staged.join(LINKS), "").unwrap();
+        assert!(store.link(&staged, &[&manifest.files[0].name]).is_err());
+        store.replace(SHARD, TABLE, &KeyRange::all(), &staged, &manifest).unwrap();
+        assert_eq!(content(&store), expected);
+        verify_snapshot(&store.files(), &staged, &manifest).unwrap();
     }
 }

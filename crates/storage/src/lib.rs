@@ -37,6 +37,7 @@ mod raft;
 mod sim;
 mod snapshot;
 mod space;
+mod staging;
 mod store;
 
 pub use data::{Collected, DataBatch, DataStore, DataView, Protection, ScanResult, ScanRow, Version};
@@ -50,4 +51,5 @@ pub use raft::{RaftLog, RaftLogStore, SyncDone, SyncStats};
 pub use sim::{SimDisk, SimDiskOptions, SimDiskStats};
 pub use snapshot::{read_manifest, verify_snapshot};
 pub use space::{DiskFull, DiskLevel, DiskSpace};
+pub use staging::{StagedFile, Staging};
 pub use store::{Store, StoreClosed, StoreMemory};

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use meridian_proto::internal::v1::{ShardState, SnapshotFile, SnapshotManifest};
 use meridian_types::{KeyRange, ShardId, TableId};
 use prost::Message as _;
+use std::collections::BTreeSet;
 use std::path::{Component, Path};
 
 /// Format of manifests and of the files they name.
@@ -21,6 +22,9 @@ const FILE_BYTES_MAX: u64 = 64 << 20;
 
 /// The manifest's file name: `crc32c u32 BE | SnapshotManifest`.
 const MANIFEST: &str = "manifest";
+
+/// How the names of a snapshot's files end.
+const SUFFIX: &str = ".sst";
 
 impl DataStore {
     /// Builds a snapshot of this moment; see [`DataView::build_snapshot`].
@@ -68,7 +72,7 @@ impl DataView {
         iter.seek_to_first();
         let mut listed = Vec::new();
         while iter.key().is_some() {
-            let name = format!("{}-{:06}.sst", family.name(), listed.len());
+            let name = format!("{}-{:06}{SUFFIX}", family.name(), listed.len());
             let path = dir.join(&name);
             self.engine().write_file(family.name(), &mut iter, &path, FILE_BYTES_MAX)?;
             let (bytes, crc32c) = files.checksum(&path)?;
@@ -89,11 +93,16 @@ fn snapshot_id(shard: ShardId, state: Option<&ShardState>) -> String {
 }
 
 fn write_manifest(files: &Files, dir: &Path, manifest: &SnapshotManifest) -> Result<(), StorageError> {
+    files.write_synced(&dir.join(MANIFEST), &encode_manifest(manifest))?;
+    files.sync_dir(dir)
+}
+
+/// A manifest as its file has it.
+pub(crate) fn encode_manifest(manifest: &SnapshotManifest) -> Vec<u8> {
     let body = manifest.encode_to_vec();
     let mut framed = crc32c::crc32c(&body).to_be_bytes().to_vec();
     framed.extend_from_slice(&body);
-    files.write_synced(&dir.join(MANIFEST), &framed)?;
-    files.sync_dir(dir)
+    framed
 }
 
 /// Reads the manifest of a folder in which a snapshot was built.
@@ -118,6 +127,22 @@ pub(crate) fn decode_manifest(framed: &Bytes) -> Option<SnapshotManifest> {
 /// * Errors: [`StorageError::BadSnapshot`] for a manifest that cannot be used, [`StorageError::Corrupt`] for a file
 ///   that is not what the manifest says, [`StorageError::File`] for one that cannot be read.
 pub fn verify_snapshot(files: &Files, dir: &Path, manifest: &SnapshotManifest) -> Result<(), StorageError> {
+    check_manifest(manifest)?;
+    for file in &manifest.files {
+        let (bytes, crc32c) = files.checksum(&dir.join(&file.name))?;
+        if (bytes, crc32c) != (file.bytes, file.crc32c) {
+            let expected = format!("{} bytes, crc32c {:08x}", file.bytes, file.crc32c);
+            let what = format!("snapshot file `{}` has {bytes} bytes, crc32c {crc32c:08x}, not {expected}", file.name);
+            return Err(StorageError::corrupt(what));
+        }
+    }
+    Ok(())
+}
+
+/// Checks that a manifest can be used, and leads nowhere but into its own folder.
+///
+/// * Errors: [`StorageError::BadSnapshot`].
+pub(crate) fn check_manifest(manifest: &SnapshotManifest) -> Result<(), StorageError> {
     let bad = |why: String| {
         let (shard, snapshot_id) = (ShardId(manifest.shard), manifest.snapshot_id.clone());
         Err(StorageError::BadSnapshot { shard, snapshot_id, why })
@@ -125,19 +150,20 @@ pub fn verify_snapshot(files: &Files, dir: &Path, manifest: &SnapshotManifest) -
     if manifest.format != FORMAT {
         return bad(format!("its format is {}, this build knows {FORMAT}", manifest.format));
     }
+    let mut names = BTreeSet::new();
     for file in &manifest.files {
-        if !is_plain(&file.name) {
-            return bad(format!("`{}` is no plain file name", file.name));
+        if !is_plain(&file.name) || !file.name.ends_with(SUFFIX) {
+            return bad(format!("`{}` is no plain name of a table file", file.name));
+        }
+        if !names.insert(&file.name) {
+            return bad(format!("it names `{}` twice", file.name));
+        }
+        if file.bytes == 0 {
+            return bad(format!("`{}` is empty", file.name));
         }
         match Family::from_name(&file.family) {
             Some(Family::Versions | Family::Ledger) => {}
             Some(Family::Shards) | None => return bad(format!("`{}` has no family `{}`", file.name, file.family)),
-        }
-        let (bytes, crc32c) = files.checksum(&dir.join(&file.name))?;
-        if (bytes, crc32c) != (file.bytes, file.crc32c) {
-            let expected = format!("{} bytes, crc32c {:08x}", file.bytes, file.crc32c);
-            let what = format!("snapshot file `{}` has {bytes} bytes, crc32c {crc32c:08x}, not {expected}", file.name);
-            return Err(StorageError::corrupt(what));
         }
     }
     Ok(())

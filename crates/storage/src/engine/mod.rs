@@ -198,12 +198,13 @@ impl Db {
         }
     }
 
-    /// Adds the records of files that [`View::write_file`] has made; durable on return. The files are copied.
-    pub(crate) fn ingest(&self, family: FamilyName, paths: Vec<PathBuf>) -> Result<(), StorageError> {
+    /// Adds the records of files that [`View::write_file`] has made; durable on return. With `take` the database takes the
+    /// files themselves and their names go; else, and where the file system does not let it, they are copied.
+    pub(crate) fn ingest(&self, family: FamilyName, paths: Vec<PathBuf>, take: bool) -> Result<(), StorageError> {
         match self {
-            Self::Rocks(db) => db.ingest(family, paths),
+            Self::Rocks(db) => db.ingest(family, paths, take),
             #[cfg(feature = "simulation")]
-            Self::Simulated(db) => db.ingest(family, &paths),
+            Self::Simulated(db) => db.ingest(family, &paths, take),
         }
     }
 

@@ -172,8 +172,10 @@ impl Rocks {
         }
     }
 
-    pub(super) fn ingest(&self, family: FamilyName, paths: Vec<PathBuf>) -> Result<(), StorageError> {
-        let options = IngestExternalFileOptions::default();
+    pub(super) fn ingest(&self, family: FamilyName, paths: Vec<PathBuf>, take: bool) -> Result<(), StorageError> {
+        let mut options = IngestExternalFileOptions::default();
+        // A link into the database's folder and, once that is durable, the removal of the other name.
+        options.set_move_files(take);
         let ingested = self.db.ingest_external_file_cf_opts(self.cf(family), &options, paths);
         ingested.map_err(StorageError::engine("ingest a snapshot"))
     }

@@ -96,8 +96,8 @@ impl SimDb {
     }
 
     /// As RocksDB does it: unflushed changes that the files overlap are flushed first, then the files' records are
-    /// durable at once.
-    pub(crate) fn ingest(&self, family: FamilyName, paths: &[PathBuf]) -> Result<(), StorageError> {
+    /// durable at once. Taken files lose their names.
+    pub(crate) fn ingest(&self, family: FamilyName, paths: &[PathBuf], take: bool) -> Result<(), StorageError> {
         let files = self.files();
         let read = |path: &PathBuf| sst::decode(&files.read(path)?).ok_or_else(|| sst::broken(path));
         let contents = paths.iter().map(read).collect::<Result<Vec<_>, _>>()?;
@@ -111,7 +111,8 @@ impl SimDb {
             }
             records.into_iter().for_each(|(key, value)| instance.put_stable(family, key, value));
         }
-        Ok(())
+        drop(disk);
+        paths.iter().filter(|_| take).try_for_each(|path| files.remove(path))
     }
 
     pub(crate) fn files(&self) -> SimFiles {
@@ -159,9 +160,10 @@ impl SimView {
         SimIter::new(self.db.check().map(|()| records).map_err(|_| dead()), scan)
     }
 
-    /// A snapshot file of records, up to about `bytes_max`.
+    /// A snapshot file of records, up to about `bytes_max`, or what the disk says.
     pub(crate) fn write_file(&self, rows: &mut impl Rows, path: &Path, bytes_max: u64) -> Result<(), StorageError> {
         let files = self.db.files();
+        let bytes_max = bytes_max.min(self.db.disk().snapshot_file_bytes());
         let mut writer = sst::Writer::default();
         while let Some((key, value)) = rows.row() {
             writer.put(key, value);

@@ -25,6 +25,8 @@ pub struct SimDiskOptions {
     pub flush_after_min: u64,
     /// The largest; zero: it never does.
     pub flush_after_max: u64,
+    /// Size at which a snapshot's next file is begun: small, so that small shards have snapshots of many files.
+    pub snapshot_file_bytes: u64,
 }
 
 impl Default for SimDiskOptions {
@@ -34,6 +36,7 @@ impl Default for SimDiskOptions {
             sync_max: Duration::from_millis(4),
             flush_after_min: 50,
             flush_after_max: 2000,
+            snapshot_file_bytes: 4 << 10,
         }
     }
 }
@@ -218,6 +221,11 @@ impl SimDisk {
     /// Whether syncs take no time.
     pub(crate) fn syncs_at_once(&self) -> bool {
         self.lock().options.sync_max.is_zero()
+    }
+
+    /// Size of a snapshot's files.
+    pub(crate) fn snapshot_file_bytes(&self) -> u64 {
+        self.lock().options.snapshot_file_bytes
     }
 
     /// How long the next sync takes.

@@ -42,6 +42,31 @@ impl SimFiles {
         Ok(())
     }
 
+    /// Names in a folder, in order; none if it is not there.
+    pub(crate) fn list(&self, path: &Path) -> Result<Vec<String>, StorageError> {
+        let disk = self.lock()?;
+        let inside = disk.files.nodes.keys().filter(|name| name.parent() == Some(path));
+        Ok(inside.filter_map(|name| name.file_name()?.to_str().map(str::to_owned)).collect())
+    }
+
+    /// A second name for a file. Its content is copied: nothing is ever written to a file that has two names.
+    pub(crate) fn link(&self, from: &Path, to: &Path) -> Result<(), StorageError> {
+        self.lock()?.files.link(from, to).map_err(StorageError::file("link", from))
+    }
+
+    /// Gives a file another name, which is durable once its folder is synced. After a power loss before that it has none.
+    pub(crate) fn rename(&self, from: &Path, to: &Path) -> Result<(), StorageError> {
+        let mut disk = self.lock()?;
+        disk.files.link(from, to).map_err(StorageError::file("rename", from))?;
+        disk.files.nodes.remove(from);
+        Ok(())
+    }
+
+    pub(crate) fn remove(&self, path: &Path) -> Result<(), StorageError> {
+        self.lock()?.files.nodes.remove(path);
+        Ok(())
+    }
+
     pub(crate) fn create(&self, path: &Path) -> Result<(), StorageError> {
         self.lock()?.files.create(path).map_err(StorageError::file("create", path))
     }
@@ -88,6 +113,7 @@ struct Node {
     file: Option<SimFile>,
 }
 
+#[derive(Clone)]
 struct SimFile {
     content: Vec<u8>,
     /// What of it a power loss leaves, as long as its name survives.
@@ -156,6 +182,15 @@ impl FileTree {
         let node = self.nodes.entry(path.to_owned()).or_insert(Node { named: false, file: Some(fresh) });
         // A file that was there keeps what was synced of it until the new content is.
         node.file.iter_mut().for_each(|file| file.content.clear());
+        Ok(())
+    }
+
+    fn link(&mut self, from: &Path, to: &Path) -> Result<(), Error> {
+        if !to.parent().is_some_and(|folder| self.is_folder(folder)) || self.is_folder(to) {
+            return Err(ErrorKind::NotFound.into());
+        }
+        let file = self.file(from)?.clone();
+        self.nodes.insert(to.to_owned(), Node { named: false, file: Some(file) });
         Ok(())
     }
 

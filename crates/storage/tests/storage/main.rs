@@ -22,4 +22,5 @@ mod reads;
 mod recovery;
 mod restoring;
 mod snapshots;
+mod staging;
 mod support;

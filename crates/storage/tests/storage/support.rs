@@ -93,7 +93,11 @@ pub(crate) use on_both_engines;
 /// A simulated disk whose syncs take no time and that flushes only when it is told to.
 pub(crate) fn quiet_disk(seed: u64) -> SimDisk {
     let (sync_min, sync_max) = (Duration::ZERO, Duration::ZERO);
-    SimDisk::new(seed, SimDiskOptions { sync_min, sync_max, flush_after_min: 0, flush_after_max: 0 })
+    let (flush_after_min, flush_after_max) = (0, 0);
+    SimDisk::new(
+        seed,
+        SimDiskOptions { sync_min, sync_max, flush_after_min, flush_after_max, ..SimDiskOptions::default() },
+    )
 }
 
 /// Runs a future on a runtime of its own, on this thread.
