@@ -4,9 +4,13 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use meridian_client::{Client, Consistency, Row, ScanOptions};
+use meridian_consensus::TransferStats;
 use meridian_tests::exactly_once;
 use meridian_tests::harness::{History, Load, Mix, REGIONS, TestCluster, until};
 use meridian_types::{NodeId, ShardId};
+use rand::rngs::SmallRng;
+use rand::{Rng as _, SeedableRng as _};
+use std::num::NonZeroU64;
 
 /// So many entries the log has when its beginning is given up: a replica that ends there finds nothing to go on from.
 const ENTRIES_PURGED: u64 = 600;
@@ -145,6 +149,74 @@ async fn a_replica_far_behind_catches_up_from_a_snapshot() {
         table.rows.retain(|row| !row.key.starts_with("fill"));
     }
     exactly_once::check(&records_without_fill(&history), &last).unwrap();
+    cluster.stop().await;
+}
+
+/// Bytes of snapshots that a node sends in a second where one has to break in the middle.
+const SLOWLY: NonZeroU64 = NonZeroU64::new(8 << 20).expect("it is not zero");
+/// Rows of about a mebibyte: more than one file of a snapshot, which has 64 of them.
+const LARGE_ROWS: u64 = 104;
+/// Bytes of one of them.
+const LARGE: usize = (1 << 20) - 64;
+
+/// Bytes that no compression makes smaller.
+fn large_row(row: u64) -> Vec<u8> {
+    let mut value = vec![0; LARGE];
+    SmallRng::seed_from_u64(row).fill_bytes(&mut value);
+    value
+}
+
+/// Names of the files of received snapshots that a node holds whole.
+fn staged_files(cluster: &TestCluster, node: u64) -> Vec<String> {
+    let files = |dir: std::fs::DirEntry| std::fs::read_dir(dir.path()).into_iter().flatten().flatten();
+    let received = std::fs::read_dir(cluster.node(NodeId(node)).context().store.snapshots_dir()).unwrap().flatten();
+    let received = received.filter(|dir| dir.file_name().to_string_lossy().contains("-in-"));
+    let names = received.flat_map(files).map(|file| file.file_name().to_string_lossy().into_owned());
+    names.filter(|name| name.ends_with(".sst")).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_that_broke_off_goes_on_with_the_files_that_are_lacking() {
+    let mut cluster = TestCluster::with_snapshot_rate(73, SLOWLY).await;
+    let shard = cluster.create("t", "global:us-east", &[]).await[0];
+    let client = cluster.client(REGIONS[0]).await;
+    client.session().put("t", "before", "").await.unwrap();
+    cluster.converged(shard).await;
+    let had = log_ends(&cluster, 3, shard);
+    cluster.stop_node(NodeId(3)).await;
+    for row in 0..LARGE_ROWS {
+        client.session().put("t", format!("large{row:03}"), large_row(row)).await.unwrap();
+    }
+    let replica = cluster.node(NodeId(1)).context().replicas.get(shard).unwrap();
+    until("the leader has purged what the stopped node lacks", || async {
+        replica.compact().await.unwrap();
+        client.session().put("t", "again", "").await.unwrap();
+        log_begins(&cluster, 1, shard) > had + 1
+    })
+    .await;
+    drop(replica);
+    cluster.restart_node(NodeId(3)).await;
+    until("one file of the snapshot has arrived", || async { !staged_files(&cluster, 3).is_empty() }).await;
+
+    // Nothing of it is in the receiver's memory any more.
+    cluster.stop_node(NodeId(3)).await;
+    cluster.restart_node(NodeId(3)).await;
+    cluster.converged(shard).await;
+    let all = [1, 2].map(|node| cluster.node(NodeId(node)).context().transfers.stats());
+    let sum = |of: fn(&TransferStats) -> u64| all.iter().map(of).sum::<u64>();
+    let whole = LARGE_ROWS * LARGE as u64;
+    assert_eq!(sum(|s| s.cuts), 1, "{all:?}");
+    assert!(sum(|s| s.resumed_bytes) >= 64 << 20, "a whole file was not sent again: {all:?}");
+    assert!(sum(|s| s.sent_bytes) < whole * 3 / 2, "{all:?}");
+    assert_eq!(staged_files(&cluster, 3), [""; 0], "they are the database's now");
+
+    let far = cluster.client("ap-northeast").await;
+    let token = client.session().get("t", "before", Consistency::Linearizable).await.unwrap().token;
+    for row in [0, LARGE_ROWS / 2, LARGE_ROWS - 1] {
+        let read = far.session().get("t", format!("large{row:03}"), Consistency::Causal(token)).await.unwrap();
+        assert_eq!(read.region.as_str(), "ap-northeast");
+        assert!(read.value.is_some_and(|found| found.value == large_row(row)), "row {row}");
+    }
     cluster.stop().await;
 }
 

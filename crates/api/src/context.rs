@@ -3,7 +3,7 @@
 use crate::links::Links;
 use meridian_catalog::Catalog;
 use meridian_clock::{Clock, Mono};
-use meridian_consensus::{Gossip, NodeMemory, Peers, Replicas};
+use meridian_consensus::{Gossip, NodeMemory, Peers, Replicas, Transfers};
 use meridian_probe::machine;
 use meridian_proto::internal::v1 as internal;
 use meridian_storage::Store;
@@ -71,6 +71,8 @@ pub struct Parts {
     pub gossip: Gossip,
     /// What its requests and replicas may have in memory.
     pub memory: NodeMemory,
+    /// What the snapshots that it sends share.
+    pub transfers: Transfers,
     /// Limits of requests.
     pub limits: Limits,
     /// How long it tries.

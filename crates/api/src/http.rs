@@ -93,6 +93,15 @@ fn render(ctx: &Context, status: &pb::NodeStatus) -> String {
     for (name, help, value) in of_node {
         gauge(name, help, vec![(node.clone(), value as f64)]);
     }
+    let transfers = ctx.transfers.stats();
+    let of_snapshots = [
+        ("meridian_snapshot_sent_bytes", "bytes of snapshots sent to other nodes", transfers.sent_bytes),
+        ("meridian_snapshot_resumed_bytes", "bytes that their receivers held already", transfers.resumed_bytes),
+        ("meridian_snapshot_cuts", "snapshots made for that", transfers.cuts),
+    ];
+    for (name, help, value) in of_snapshots {
+        gauge(name, help, vec![(node.clone(), value as f64)]);
+    }
     let rtts = status.rtts.iter().map(|r| (format!("{node},peer=\"{}\"", r.node), r.rtt_ns as f64 / 1e9));
     gauge("meridian_peer_rtt_seconds", "smallest recent round trip to a peer", rtts.collect());
     for (name, help, value) in SHARD_GAUGES {

@@ -323,6 +323,9 @@ impl RaftStateMachine<Raftish> for ApplyWorker {
 
     async fn try_create_snapshot_builder(&mut self, force: bool) -> Option<Self::SnapshotBuilder> {
         let applied = self.applied.map_or(0, |id| id.index);
+        if !force && self.snapshots.keeps_log() {
+            return None;
+        }
         let flush = force || self.snapshots.is_flush_due(applied);
         Some(self.flush_builder(flush))
     }

@@ -53,4 +53,5 @@ pub use peers::{PeerAddress, Peers};
 pub use raft_types::Member;
 pub use replica::{Commit, Replica, ReplicaOptions, ServeTimes};
 pub use replicas::Replicas;
+pub use snapshot::{BYTES_PER_SECOND_DEFAULT, TransferStats, Transfers};
 pub use status::{ReplicaStatus, Role};

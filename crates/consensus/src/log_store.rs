@@ -48,7 +48,8 @@ fn decode_entry(bytes: Bytes) -> io::Result<RaftEntry> {
     codec::entry_from_pb(pb::Entry::decode(bytes).map_err(malformed)?).map_err(malformed)
 }
 
-fn decode_log_id(bytes: Option<Bytes>) -> io::Result<Option<RaftLogId>> {
+/// The log id that a record of the log holds.
+pub(crate) fn decode_log_id(bytes: Option<Bytes>) -> io::Result<Option<RaftLogId>> {
     let Some(bytes) = bytes else { return Ok(None) };
     codec::log_id_from_pb(pb::LogId::decode(bytes).map_err(malformed)?).map(Some).map_err(malformed)
 }

@@ -10,14 +10,14 @@ use crate::codec;
 use crate::lease::{Moment, QuorumAcks};
 use crate::peers::{Class, MESSAGE_BYTES_MAX, NoPeer, Peers};
 use crate::raft_types::{Member, RaftVote, Raftish};
-use crate::snapshot::SnapshotBundle;
+use crate::snapshot::sender::{CHUNKS_AHEAD, Offer, SendError};
+use crate::snapshot::{SnapshotBundle, Transfers};
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
 use meridian_clock::{Clock, Mono};
 use meridian_probe::{Sabotage, sabotaged};
 use meridian_proto::internal::v1 as pb;
 use meridian_proto::internal::v1::raft_client::RaftClient;
-use meridian_storage::{FileReader, StorageError};
 use meridian_transport::Channel;
 use meridian_types::{LeaderId, NodeId, ShardId};
 use openraft::OptionalSend;
@@ -35,17 +35,12 @@ use openraft::type_config::alias::SnapshotOf;
 use openraft::type_config::alias::VoteOf;
 use std::collections::VecDeque;
 use std::future::Future;
-use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
 /// A stream whose oldest request is unanswered for this long is given up.
 const STALL_LIMIT: Duration = Duration::from_secs(2);
-/// Bytes of one snapshot chunk.
-const CHUNK_BYTES: usize = 512 << 10;
-/// Chunks read ahead of the network.
-const CHUNKS_AHEAD: usize = 8;
 
 /// What all connections of one group share.
 #[derive(Clone)]
@@ -55,6 +50,7 @@ pub(crate) struct Network {
     pub(crate) peers: Peers,
     pub(crate) clock: Clock,
     pub(crate) acks: Arc<QuorumAcks>,
+    pub(crate) transfers: Transfers,
 }
 
 /// One group's way to one peer, for one class of traffic.
@@ -97,6 +93,10 @@ fn network_error(status: &tonic::Status) -> RPCError<Raftish> {
     }
 }
 
+fn bounded(client: RaftClient<Channel>) -> RaftClient<Channel> {
+    client.max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX)
+}
+
 fn malformed(e: &codec::Malformed) -> RPCError<Raftish> {
     RPCError::Network(NetworkError::new(e))
 }
@@ -109,9 +109,7 @@ impl PeerLink {
 
     fn client(&self, class: Class) -> Result<RaftClient<Channel>, RPCError<Raftish>> {
         let channel = self.network.peers.channel(self.to, class).map_err(|e| unreachable(&e))?;
-        Ok(RaftClient::new(channel)
-            .max_decoding_message_size(MESSAGE_BYTES_MAX)
-            .max_encoding_message_size(MESSAGE_BYTES_MAX))
+        Ok(bounded(RaftClient::new(channel)))
     }
 
     fn stalled(&self) -> RPCError<Raftish> {
@@ -351,7 +349,8 @@ impl NetSnapshot<Raftish> for PeerLink {
         let send = self.send_snapshot(vote, snapshot);
         tokio::select! {
             biased;
-            reply = send => reply.map_err(|e| StreamingError::Unreachable(Unreachable::from_string(e))),
+            // Unreachable in any case: openraft tries again after a pause.
+            reply = send => reply.map_err(|e| StreamingError::Unreachable(Unreachable::new(&e))),
             closed = cancel => Err(StreamingError::Closed(closed)),
         }
     }
@@ -362,50 +361,24 @@ impl PeerLink {
         &self,
         vote: RaftVote,
         snapshot: SnapshotOf<Raftish, SnapshotBundle>,
-    ) -> io::Result<SnapshotResponse<Raftish>> {
-        let maker = snapshot.snapshot.maker;
-        let staged = maker.cut().await?;
-        let header = pb::SnapshotHeader {
-            target: Some(self.target()),
-            vote: Some(codec::vote_to_pb(&vote)),
-            manifest: Some(staged.manifest.clone()),
+    ) -> Result<SnapshotResponse<Raftish>, SendError> {
+        let n = &self.network;
+        let offer = Offer {
+            target: self.target(),
+            vote: codec::vote_to_pb(&vote),
+            wanted: snapshot.meta.last_log_id,
+            maker: snapshot.snapshot.maker,
+            transfers: n.transfers.clone(),
         };
-        let (tx, rx) = tokio::sync::mpsc::channel(CHUNKS_AHEAD);
-        let reader = async {
-            let _ = tx.send(pb::SnapshotChunk { part: Some(pb::snapshot_chunk::Part::Header(header)) }).await;
-            for (i, file) in staged.manifest.files.iter().enumerate() {
-                let index = u32::try_from(i).map_err(io::Error::other)?;
-                let file = maker.files().open(&staged.dir.join(&file.name)).await.map_err(io::Error::other)?;
-                send_file(file, index, &tx).await.map_err(io::Error::other)?;
-            }
-            drop(tx);
-            io::Result::Ok(())
-        };
-        let call = async {
-            let mut client = self.client(Class::Bulk).map_err(io::Error::other)?;
-            let chunks = tokio_stream::wrappers::ReceiverStream::new(rx);
-            client.install_snapshot(chunks).await.map_err(io::Error::other)
-        };
-        let (read, reply) = tokio::join!(reader, call);
-        maker.remove_dir(&staged.dir)?;
-        read?;
-        let vote = codec::vote_from_pb(reply?.into_inner().vote).map_err(io::Error::other)?;
+        let _slot = n.transfers.slot().await.ok_or(SendError::Stopped)?;
+        let (requests, queue) = tokio::sync::mpsc::channel(CHUNKS_AHEAD);
+        // There is room for it.
+        requests.send(offer.hello()).await.map_err(|_| SendError::HungUp)?;
+        let channel = n.peers.channel(self.to, Class::Bulk)?;
+        let mut client = bounded(RaftClient::new(channel));
+        let replies = client.transfer_snapshot(tokio_stream::wrappers::ReceiverStream::new(queue)).await?;
+        let answer = offer.transfer(requests, replies.into_inner()).await?;
+        let vote = codec::vote_from_pb(Some(answer)).map_err(|_| SendError::OutOfOrder("a vote without a leader"))?;
         Ok(SnapshotResponse::new(vote))
     }
-}
-
-async fn send_file(
-    mut file: FileReader,
-    index: u32,
-    tx: &tokio::sync::mpsc::Sender<pb::SnapshotChunk>,
-) -> Result<(), StorageError> {
-    while let Some(chunk) = file.chunk(CHUNK_BYTES).await? {
-        let crc32c = crc32c::crc32c(&chunk);
-        let data = pb::SnapshotData { file: index, bytes: chunk, crc32c };
-        if tx.send(pb::SnapshotChunk { part: Some(pb::snapshot_chunk::Part::Data(data)) }).await.is_err() {
-            // The peer has hung up; the call's own error says why.
-            return Ok(());
-        }
-    }
-    Ok(())
 }

@@ -12,10 +12,10 @@ use crate::log_store::LogStore;
 use crate::memory::{Charge, NodeMemory};
 use crate::network::Network;
 use crate::peers::{PeerAddress, Peers};
-use crate::raft_types::{Member, Raft, RaftLeaderId, Raftish};
+use crate::raft_types::{Member, Raft, RaftLeaderId, RaftVote, Raftish};
 use crate::safe_time::SafeTime;
 use crate::sequencer::Closed;
-use crate::snapshot::SnapshotMaker;
+use crate::snapshot::{SnapshotMaker, Transfers};
 use meridian_clock::{Clock, Mono};
 use meridian_probe::{Event, ReadKind, Sabotage, emit, mark, sabotaged};
 use meridian_proto::internal::v1 as pb;
@@ -33,6 +33,8 @@ use tokio::task::JoinHandle;
 
 /// How far behind its leader a voter may be, in entries, to be handed the leadership.
 const TRANSFER_LAG_MAX: u64 = 64;
+/// Time between two looks for files of snapshots that nobody needs any more.
+const TIDY_INTERVAL: Duration = Duration::from_secs(10);
 
 /// What a replica is made of.
 pub struct ReplicaOptions {
@@ -58,6 +60,8 @@ pub struct ReplicaOptions {
     pub machine: Arc<dyn StateMachine>,
     /// What this node's replicas share of its memory.
     pub memory: NodeMemory,
+    /// What the snapshots that it sends share.
+    pub transfers: Transfers,
 }
 
 /// Where a mutation's time went at the leader, in nanoseconds; the parts follow one another.
@@ -118,8 +122,20 @@ impl Replica {
     /// A replica that may have voted before waits out the longest lease it may have promised before it votes or
     /// stands for election (rule R3).
     pub async fn open(options: ReplicaOptions) -> Result<Arc<Self>, ConsensusError> {
-        let ReplicaOptions { cluster, shard, table, range, timing, max_offset, clock, peers, store, machine, memory } =
-            options;
+        let ReplicaOptions {
+            cluster,
+            shard,
+            table,
+            range,
+            timing,
+            max_offset,
+            clock,
+            peers,
+            store,
+            machine,
+            memory,
+            transfers,
+        } = options;
         let me = peers.me();
         let log = store.raft.shard(shard);
         let state = store.data.view().shard_state(shard)?.unwrap_or_default();
@@ -143,8 +159,14 @@ impl Replica {
         )
         .map_err(stopped)?;
         emit(|| Event::Opened { shard, log_end: cache.synced(), applied: Timestamp(state.last_ts) });
-        let network =
-            Network { cluster: cluster.clone(), shard, peers: peers.clone(), clock: clock.clone(), acks: acks.clone() };
+        let network = Network {
+            cluster: cluster.clone(),
+            shard,
+            peers: peers.clone(),
+            clock: clock.clone(),
+            acks: acks.clone(),
+            transfers,
+        };
         let config = raft_config(&timing, &cluster).map_err(stopped)?;
         let raft = Raft::new(me.0, config, network, log_store, worker).await.map_err(stopped)?;
         let this = Arc::new(Self {
@@ -171,6 +193,7 @@ impl Replica {
             tokio::spawn(follow_leadership(this.clone())),
             tokio::spawn(release_hold(this.clone())),
             tokio::spawn(flush_for_the_log(this.clone())),
+            tokio::spawn(tidy(this.snapshots.clone())),
         ];
         *this.tasks.lock().unwrap_or_else(PoisonError::into_inner) = tasks;
         Ok(this)
@@ -422,6 +445,9 @@ impl Replica {
             tracing::warn!(shard = %self.shard, "the group did not stop cleanly: {e}");
         }
         self.backlog.closed(self.shard);
+        if let Err(e) = self.snapshots.clear().await {
+            tracing::warn!(shard = %self.shard, "the files of a snapshot could not be removed: {e}");
+        }
     }
 
     pub(crate) fn leadership(&self) -> Option<Arc<Leadership>> {
@@ -511,6 +537,11 @@ impl Replica {
 
     pub(crate) fn raft(&self) -> &Raft {
         &self.raft
+    }
+
+    /// The vote that it has given last.
+    pub(crate) fn vote(&self) -> RaftVote {
+        self.raft.server_metrics().borrow_watched().vote
     }
 
     pub(crate) fn snapshots(&self) -> &Arc<SnapshotMaker> {
@@ -604,6 +635,16 @@ async fn flush_for_the_log(this: Arc<Replica>) {
         if this.raft.trigger().snapshot().await.is_err() {
             // The group has stopped.
             return;
+        }
+    }
+}
+
+/// Removes files of snapshots that nobody needs any more.
+async fn tidy(snapshots: Arc<SnapshotMaker>) {
+    loop {
+        meridian_clock::sleep(TIDY_INTERVAL).await;
+        if let Err(e) = snapshots.tidy(Mono::now()).await {
+            tracing::warn!(shard = %snapshots.shard, "the files of a snapshot could not be removed: {e}");
         }
     }
 }

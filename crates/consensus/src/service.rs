@@ -4,21 +4,24 @@
 
 use crate::codec;
 use crate::peers::MESSAGE_BYTES_MAX;
-use crate::raft_types::{RaftEntry, RaftPayload, Raftish};
+use crate::raft_types::{RaftEntry, RaftPayload, RaftVote, Raftish};
 use crate::replica::Replica;
 use crate::replicas::Replicas;
+use crate::snapshot::receiver::{self, Replies};
 use crate::snapshot::{SnapshotBundle, Staged, meta_of};
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use meridian_probe::{Sabotage, sabotaged};
 use meridian_proto::internal::v1 as pb;
 use meridian_proto::internal::v1::raft_server::RaftServer;
-use meridian_storage::{DiskFull, DiskLevel, Files};
+use meridian_storage::{DiskFull, DiskLevel};
 use openraft::Snapshot;
 use openraft::raft::{
     AppendEntriesRequest, StreamAppendError, TransferLeaderError, TransferLeaderRequest, VoteRequest,
 };
 use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 /// The gRPC service between nodes that carries Raft traffic.
@@ -138,6 +141,7 @@ fn reply(result: pb::append_reply::Result) -> pb::AppendReply {
 #[tonic::async_trait]
 impl pb::raft_server::Raft for RaftService {
     type AppendStream = BoxStream<'static, Result<pb::AppendReply, Status>>;
+    type TransferSnapshotStream = BoxStream<'static, Result<pb::TransferReply, Status>>;
 
     async fn append(
         &self,
@@ -198,6 +202,23 @@ impl pb::raft_server::Raft for RaftService {
         Ok(Response::new(pb::TransferLeaderReply { vote_changed }))
     }
 
+    async fn transfer_snapshot(
+        &self,
+        request: Request<Streaming<pb::TransferRequest>>,
+    ) -> Result<Response<Self::TransferSnapshotStream>, Status> {
+        let (this, requests) = (self.clone(), request.into_inner());
+        let (replies, said) = mpsc::channel(1);
+        // Part of the answer, not a task: it ends with the call.
+        let work = async move {
+            let last = this.take_snapshot(requests, &replies).await;
+            let last = last.map(|vote| pb::TransferReply { part: Some(pb::transfer_reply::Part::Done(vote)) });
+            // Nobody listens any more: nobody has to be told.
+            let _ = replies.send(last).await;
+        };
+        let work = futures::stream::once(work).filter_map(|()| std::future::ready(None));
+        Ok(Response::new(futures::stream::select(ReceiverStream::new(said), work).boxed()))
+    }
+
     async fn install_snapshot(
         &self,
         request: Request<Streaming<pb::SnapshotChunk>>,
@@ -206,67 +227,64 @@ impl pb::raft_server::Raft for RaftService {
         let Some(pb::snapshot_chunk::Part::Header(header)) = chunks.message().await?.and_then(|c| c.part) else {
             return Err(bad("a snapshot that does not start with its header"));
         };
-        let replica = self.replica(header.target)?;
+        let (replica, vote) = self.receiver(header.target, header.vote)?;
         let manifest = header.manifest.ok_or_else(|| bad("a snapshot without a manifest"))?;
-        if manifest.shard != replica.shard().0 {
-            return Err(bad("a snapshot of another shard"));
-        }
-        let vote = codec::vote_from_pb(header.vote).map_err(bad)?;
-        if vote.leader_id.node_id == replica.node().0 {
-            return Err(bad("a snapshot that names its receiver as the leader"));
-        }
-        // Its files lie beside the state that they replace, until they have.
-        let bytes = manifest.files.iter().fold(0_u64, |sum, f| sum.saturating_add(f.bytes));
-        replica.disk().check_room(bytes).map_err(no_room)?;
-        let maker = replica.snapshots();
-        let dir = maker.new_dir("in").map_err(failed)?;
-        if let Err(e) = receive(&mut chunks, &maker.files(), &dir, &manifest).await {
-            maker.remove_dir(&dir).map_err(failed)?;
-            return Err(e);
-        }
-        let state = manifest.state.clone().ok_or_else(|| bad("a snapshot without a position"))?;
-        let meta = meta_of(&state).map_err(failed)?;
-        let staged = Some(Staged { dir, manifest });
-        let covered = meta.last_log_id.map(|id| id.index);
-        let snapshot = Snapshot { meta, snapshot: SnapshotBundle { maker: maker.clone(), staged } };
-        let answer = replica.raft().install_full_snapshot(vote, snapshot).await.map_err(failed)?;
-        // A snapshot of what is committed here already is not installed, and openraft says so before this log is synced:
-        // the leader would count on entries that a power loss can still take (G1).
-        if let Some(index) = covered
-            && !replica.wait_synced(index).await
-        {
-            return Err(failed("the log was closed"));
-        }
-        Ok(Response::new(pb::SnapshotReply { vote: Some(codec::vote_to_pb(&answer.vote)) }))
+        let mut requests = receiver::unasked(manifest, chunks).boxed();
+        let staged = replica.snapshots().receive(&mut requests, &Replies::Nowhere).await?;
+        let vote = install(&replica, vote, staged).await?;
+        Ok(Response::new(pb::SnapshotReply { vote: Some(vote) }))
     }
 }
 
-/// Writes the files of a snapshot, checking every chunk. The files as a whole are verified again before they
-/// are installed.
-async fn receive(
-    chunks: &mut Streaming<pb::SnapshotChunk>,
-    files: &Files,
-    dir: &std::path::Path,
-    manifest: &pb::SnapshotManifest,
-) -> Result<(), Status> {
-    let mut writers = Vec::new();
-    for file in &manifest.files {
-        let plain = std::path::Path::new(&file.name).file_name().is_some_and(|n| n == file.name.as_str());
-        if !plain {
-            return Err(bad("a snapshot file whose name is a path"));
+impl RaftService {
+    /// The replica that a snapshot is for, and the vote under which it is sent.
+    fn receiver(&self, target: Option<pb::Target>, vote: Option<pb::Vote>) -> Result<(Arc<Replica>, RaftVote), Status> {
+        let replica = self.replica(target)?;
+        let vote = codec::vote_from_pb(vote).map_err(bad)?;
+        if vote.leader_id.node_id == replica.node().0 {
+            return Err(bad("a snapshot that names its receiver as the leader"));
         }
-        writers.push(files.create(&dir.join(&file.name)).await.map_err(failed)?);
+        replica.disk().check(DiskLevel::Enough).map_err(no_room)?;
+        Ok((replica, vote))
     }
-    while let Some(chunk) = chunks.message().await? {
-        let Some(pb::snapshot_chunk::Part::Data(data)) = chunk.part else { return Err(bad("a second header")) };
-        if crc32c::crc32c(&data.bytes) != data.crc32c {
-            return Err(Status::data_loss("a snapshot chunk whose checksum does not match"));
+
+    /// Receives a snapshot and has it installed; returns the replica's vote.
+    async fn take_snapshot(
+        &self,
+        mut requests: Streaming<pb::TransferRequest>,
+        replies: &mpsc::Sender<Result<pb::TransferReply, Status>>,
+    ) -> Result<pb::Vote, Status> {
+        let Some(pb::transfer_request::Part::Hello(hello)) = requests.message().await?.and_then(|r| r.part) else {
+            return Err(bad("a transfer that does not start with hello"));
+        };
+        let (replica, vote) = self.receiver(hello.target, hello.vote)?;
+        // Openraft will say so too; but what a deposed leader sends must not end what another one is sending.
+        let own = replica.vote();
+        if own > vote {
+            return Ok(codec::vote_to_pb(&own));
         }
-        let file = writers.get_mut(data.file as usize).ok_or_else(|| bad("a chunk of no file"))?;
-        file.write(&data.bytes).await.map_err(failed)?;
+        let staged = replica.snapshots().receive(&mut requests, &Replies::To(replies.clone())).await?;
+        install(&replica, vote, staged).await
     }
-    for file in writers {
-        file.finish().await.map_err(failed)?;
+}
+
+/// Has received files installed; returns the replica's vote.
+async fn install(replica: &Replica, vote: RaftVote, staged: Staged) -> Result<pb::Vote, Status> {
+    let maker = replica.snapshots();
+    let state = staged.manifest.state.as_ref().ok_or_else(|| bad("a snapshot without a position"))?;
+    let meta = meta_of(state).map_err(failed)?;
+    let covered = meta.last_log_id.map(|id| id.index);
+    let bundle = SnapshotBundle { maker: maker.clone(), staged: Some(staged.clone()) };
+    let snapshot = Snapshot { meta, snapshot: bundle };
+    let answer = replica.raft().install_full_snapshot(vote, snapshot).await.map_err(failed)?;
+    // Those that openraft had no use for are still there; the place is this transfer's until here.
+    maker.discard(staged).await.map_err(failed)?;
+    // A snapshot of what is committed here already is not installed, and openraft says so before this log is synced:
+    // the leader would count on entries that a power loss can still take (G1).
+    if let Some(index) = covered
+        && !replica.wait_synced(index).await
+    {
+        return Err(failed("the log was closed"));
     }
-    Ok(())
+    Ok(codec::vote_to_pb(&answer.vote))
 }

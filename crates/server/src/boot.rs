@@ -16,7 +16,10 @@ use futures::future::BoxFuture;
 use meridian_api::{Context, Deadlines, Parts, routes};
 use meridian_catalog::{Catalog, Cluster, NewCluster, RttMatrix, form_cluster, timing_for};
 use meridian_clock::{Clock, Mono};
-use meridian_consensus::{Charge, Gossip, Member, NodeMemory, PeerAddress, Peers, Replica, ReplicaOptions, Replicas};
+use meridian_consensus::{
+    BYTES_PER_SECOND_DEFAULT, Charge, Gossip, Member, NodeMemory, PeerAddress, Peers, Replica, ReplicaOptions,
+    Replicas, Transfers,
+};
 use meridian_proto::internal::v1 as pb;
 use meridian_storage::Store;
 use meridian_transport::Connect;
@@ -149,6 +152,7 @@ pub async fn boot(config: NodeConfig, environment: Environment) -> Result<Booted
         peers,
         gossip,
         memory: NodeMemory::new(config.memory()?),
+        transfers: Transfers::new(config.snapshot_bytes_per_second.unwrap_or(BYTES_PER_SECOND_DEFAULT)),
         limits: Limits::default(),
         deadlines,
         started: Mono::now(),
@@ -238,6 +242,7 @@ async fn open_catalog_replica(
         store: ctx.store.clone(),
         machine,
         memory: ctx.memory.clone(),
+        transfers: ctx.transfers.clone(),
     })
     .await?;
     ctx.replicas.insert(replica);

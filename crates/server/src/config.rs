@@ -21,6 +21,7 @@ use meridian_types::{MemoryBudget, MemoryTooSmall, NodeId, RegionId, ZoneId};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -59,6 +60,10 @@ pub struct NodeConfig {
     /// file a number or a text.
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "size")]
     pub disk_reserve_bytes: Option<u64>,
+    /// Bytes of snapshots that the node sends to others in a second, all of them together; 128 MiB if absent. In the file a
+    /// number or a text.
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "rate")]
+    pub snapshot_bytes_per_second: Option<NonZeroU64>,
     /// How the node knows the time.
     pub clock: ClockConfig,
     /// Advertised address of a node to the address to dial instead from here: NAT, or emulated links.
@@ -213,6 +218,7 @@ impl Default for NodeConfig {
             insecure: false,
             memory_bytes: None,
             disk_reserve_bytes: None,
+            snapshot_bytes_per_second: None,
             clock: ClockConfig::default(),
             dial_via: BTreeMap::new(),
             form: None,
@@ -309,6 +315,23 @@ fn size<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
         Size::Bytes(bytes) => Ok(Some(bytes)),
         Size::Text(text) => parse_size(&text).map(Some).map_err(serde::de::Error::custom),
     }
+}
+
+/// Reads a rate: bytes per second.
+fn rate<'de, D: Deserializer<'de>>(from: D) -> Result<Option<NonZeroU64>, D::Error> {
+    size(from)?.map(not_zero).transpose().map_err(serde::de::Error::custom)
+}
+
+/// Bytes per second of a text like `64MiB`.
+///
+/// * Errors: a sentence that says what such a text looks like, or why it may not be zero.
+pub fn parse_rate(text: &str) -> Result<NonZeroU64, String> {
+    not_zero(parse_size(text)?)
+}
+
+fn not_zero(bytes: u64) -> Result<NonZeroU64, String> {
+    let why = "at 0 bytes per second no replica that is far behind would ever catch up; leave it out for 128 MiB";
+    NonZeroU64::new(bytes).ok_or_else(|| why.to_owned())
 }
 
 /// Bytes of a text like `512MiB`, `1.5 GB` or `1000000`.
@@ -408,6 +431,20 @@ mod tests {
             assert_eq!(parse_size(text), Ok(bytes), "{text}");
         }
         assert!(parse_size("12 parsecs").unwrap_err().contains("512MiB"));
+    }
+
+    #[test]
+    fn a_rate_of_nothing_is_refused() {
+        let rate = |text: &str| toml::from_str::<NodeConfig>(&format!("snapshot_bytes_per_second = {text}\n"));
+        let config = rate("\"64MiB\"").unwrap();
+        assert_eq!(config.snapshot_bytes_per_second, NonZeroU64::new(64 << 20));
+        assert_eq!(toml::from_str::<NodeConfig>(&config.to_toml()).unwrap(), config);
+        for nothing in ["0", "\"0\""] {
+            let why = rate(nothing).unwrap_err().to_string();
+            assert!(why.contains("catch up") && why.contains("128 MiB"), "{why}");
+        }
+        assert!(parse_rate("0").is_err() && parse_rate("fast").is_err());
+        assert_eq!(parse_rate("1KiB"), Ok(NonZeroU64::new(1024).unwrap()));
     }
 
     #[test]

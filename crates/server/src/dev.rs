@@ -15,6 +15,7 @@ use meridian_types::NodeId;
 use meridian_wan::{Topology, Wan};
 use std::collections::BTreeMap;
 use std::io;
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tempfile::TempDir;
@@ -45,6 +46,8 @@ pub struct DevOptions {
     pub cluster_file: Option<PathBuf>,
     /// Memory budget of each node, bytes; absent: an equal share of what one node on this machine would take.
     pub memory_bytes: Option<u64>,
+    /// Bytes of snapshots that each node sends in a second; absent: as much as any node.
+    pub snapshot_bytes_per_second: Option<NonZeroU64>,
 }
 
 /// Why a cluster does not run.
@@ -126,6 +129,7 @@ impl DevCluster {
                 config.clock = ClockConfig { max_offset: config.clock.max_offset, ..clock.clone() };
             }
             config.memory_bytes = options.memory_bytes.or(config.memory_bytes);
+            config.snapshot_bytes_per_second = options.snapshot_bytes_per_second;
             nodes.push(DevNode { config, running: None });
         }
         let cluster_file = options.cluster_file.unwrap_or_else(|| dir.join(CLUSTER_FILE));

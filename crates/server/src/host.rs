@@ -75,6 +75,7 @@ impl Host {
                     store: self.ctx.store.clone(),
                     machine,
                     memory: self.ctx.memory.clone(),
+                    transfers: self.ctx.transfers.clone(),
                 };
                 let replica = Replica::open(options).await?;
                 self.ctx.replicas.insert(replica.clone());

@@ -118,6 +118,7 @@ pub async fn start(config: NodeConfig, listeners: Listeners) -> Result<RunningNo
         let options = StoreOptions { disk_reserve_bytes, ..StoreOptions::for_budget(&memory) };
         let store = Store::open(&dir, options)?;
         store.resume_installs()?;
+        store.remove_leftovers()?;
         Ok::<_, StorageError>(store)
     });
     let store = joined(opening.await)?;

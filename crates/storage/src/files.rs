@@ -127,6 +127,18 @@ impl Files {
         }
     }
 
+    /// Removes the name of a file; one that is not there counts as removed.
+    pub(crate) async fn remove(&self, path: &Path) -> Result<(), StorageError> {
+        match &self.place {
+            Place::Real => match tokio::fs::remove_file(path).await {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(StorageError::file("remove", path)(e)),
+                _ => Ok(()),
+            },
+            #[cfg(feature = "simulation")]
+            Place::Simulated(files) => files.remove(path),
+        }
+    }
+
     /// Makes a new file, or empties the one that is there.
     pub async fn create(&self, path: &Path) -> Result<FileWriter, StorageError> {
         let file = match &self.place {

@@ -65,19 +65,23 @@ impl Store {
         }
         let files = self.files();
         let dir = self.snapshots_dir().join(format!("{shard}-{IN}-{}", manifest.snapshot_id));
+        let mut begun = false;
         for other in self.folders_of(shard, IN)? {
-            let same = other == dir && received_manifest(&files, &other).as_ref() == Some(manifest);
             if sabotaged(Sabotage::ResumeOtherSnapshot) {
                 return Ok(self.take_over(other, manifest));
             }
-            if !same {
+            if other == dir && received_manifest(&files, &other).as_ref() == Some(manifest) {
+                begun = true;
+            } else {
                 files.remove_dir(&other)?;
             }
         }
-        files.create_dir(&dir)?;
-        files.write_synced(&dir.join(RECEIVING), &encode_manifest(manifest))?;
-        files.sync_dir(&dir)?;
-        files.sync_dir(&self.snapshots_dir())?;
+        if !begun {
+            files.create_dir(&dir)?;
+            files.write_synced(&dir.join(RECEIVING), &encode_manifest(manifest))?;
+            files.sync_dir(&dir)?;
+            files.sync_dir(&self.snapshots_dir())?;
+        }
         let names: BTreeSet<String> = files.list(&dir)?.into_iter().collect();
         let mut lacking = BTreeSet::new();
         for (i, file) in manifest.files.iter().enumerate() {
@@ -168,7 +172,10 @@ impl Staging {
     pub async fn begin(&self) -> Result<Option<StagedFile>, StorageError> {
         let Some(index) = self.lacking().next() else { return Ok(None) };
         let expected = self.manifest.files[index].clone();
-        let writer = self.files.create(&self.dir.join(format!("{}{PART}", expected.name))).await?;
+        let part = self.dir.join(format!("{}{PART}", expected.name));
+        // Not the file of an earlier transfer: a write of its may still be under way.
+        self.files.remove(&part).await?;
+        let writer = self.files.create(&part).await?;
         Ok(Some(StagedFile { index, expected, writer, bytes: 0, crc32c: 0 }))
     }
 

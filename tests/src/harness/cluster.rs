@@ -7,6 +7,7 @@ use meridian_server::dev::{DevCluster, DevOptions};
 use meridian_types::{NodeId, Placement, RegionId, ShardId, Timestamp};
 use meridian_wan::{Place, Topology, Wan};
 use std::collections::BTreeMap;
+use std::num::NonZeroU64;
 use std::path::Path;
 use std::time::Duration;
 
@@ -95,6 +96,13 @@ impl TestCluster {
         let mut topology = near();
         topology.clock_bound = clocks.values().map(|c| c.bound).max().unwrap_or(topology.clock_bound);
         Self::with(DevOptions { topology: Some(topology), seed, clocks, ..DevOptions::default() }).await
+    }
+
+    /// A cluster on the [`near`] topology whose nodes send so many bytes of snapshots in a second.
+    pub async fn with_snapshot_rate(seed: u64, rate: NonZeroU64) -> Self {
+        let snapshot_bytes_per_second = Some(rate);
+        Self::with(DevOptions { topology: Some(near()), seed, snapshot_bytes_per_second, ..DevOptions::default() })
+            .await
     }
 
     /// Three nodes in one zone of the first region.

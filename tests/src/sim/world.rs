@@ -135,6 +135,8 @@ impl World {
             sync_max: self.plan.sync_max,
             flush_after_min: 5,
             flush_after_max: 200,
+            // A few hundred bytes: what a cut of the network breaks in the middle of.
+            snapshot_file_bytes: 512,
         };
         let disk = SimDisk::new(rng.random(), options);
         self.observer.disks.borrow_mut().0.insert(node, disk.clone());
@@ -233,7 +235,7 @@ impl World {
             let booting = async move {
                 let store = Store::open_simulated(&disk, Arc::new(move |_| fatal.store(true, Ordering::Relaxed)));
                 let store = store.map_err(|e| e.to_string())?;
-                store.resume_installs().map_err(|e| e.to_string())?;
+                store.resume_installs().and_then(|_| store.remove_leftovers()).map_err(|e| e.to_string())?;
                 let environment = Environment {
                     clock: Clock::with_limit(Arc::new(source), MAX_OFFSET),
                     store,

@@ -6,10 +6,11 @@ use anyhow::{Context as _, bail};
 use clap::builder::PossibleValuesParser;
 use clap::builder::TypedValueParser as _;
 use meridian_clock::SourceKind;
-use meridian_server::config::{NodeConfig, parse_size};
+use meridian_server::config::{NodeConfig, parse_rate, parse_size};
 use meridian_server::processes::READY_LINE;
 use meridian_server::{Listeners, RunningNode};
 use meridian_types::NodeId;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -56,6 +57,9 @@ pub(crate) struct Args {
     /// Free disk space below which the node takes no writes, e.g. 1GiB.
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     disk_reserve: Option<u64>,
+    /// Bytes of snapshots that the node sends to others in a second, e.g. 64MiB; 128MiB if nothing says otherwise.
+    #[arg(long, value_name = "SIZE", value_parser = parse_rate)]
+    snapshot_rate: Option<NonZeroU64>,
     /// Listen beyond loopback although nothing is encrypted or authenticated.
     #[arg(long)]
     insecure: bool,
@@ -110,6 +114,7 @@ impl Args {
         set(&mut config.clock.max_offset, self.max_clock_offset);
         set(&mut config.memory_bytes, self.memory.map(Some));
         set(&mut config.disk_reserve_bytes, self.disk_reserve.map(Some));
+        set(&mut config.snapshot_bytes_per_second, self.snapshot_rate.map(Some));
         config.dial_via.extend(self.dial_via);
         config.insecure |= self.insecure;
         match config.validate() {
@@ -198,6 +203,7 @@ mod tests {
             assert!(error.contains(part), "{part}: {error}");
         }
         assert!(resolve("meridian start --clock sundial").is_err());
+        assert!(resolve("meridian start --snapshot-rate 0").unwrap_err().to_string().contains("catch up"));
         assert!(resolve("meridian start --dial-via a:1").is_err());
     }
 }
