@@ -100,20 +100,14 @@ impl Offer {
         self.transfers.resumed(held.map(|(file, _)| file.bytes).sum());
         tokio::select! {
             biased;
-            // The receiver has nothing to say before it has everything.
-            early = next(&mut replies) => return match early {
-                Err(e) => Err(e),
-                Ok(_) => Err(SendError::OutOfOrder("before everything was sent")),
-            },
+            // A receiver that lacks nothing is done at once.
+            early = next(&mut replies) => return done(early?),
             () = lease.given_up() => return Err(SendError::GivenUp),
             sent = self.send_files(&lease, &wanted, &requests) => sent?,
         }
         // The files are not needed any more; what follows may take long.
         drop((lease, requests));
-        match next(&mut replies).await? {
-            Reply::Done(vote) => Ok(vote),
-            Reply::Ready(_) | Reply::Wanted(_) => Err(SendError::OutOfOrder("after everything was sent")),
-        }
+        done(next(&mut replies).await?)
     }
 
     async fn send_files(
@@ -145,6 +139,14 @@ impl Offer {
             }
         }
         Ok(())
+    }
+}
+
+/// The last answer.
+fn done(reply: Reply) -> Result<pb::Vote, SendError> {
+    match reply {
+        Reply::Done(vote) => Ok(vote),
+        Reply::Ready(_) | Reply::Wanted(_) => Err(SendError::OutOfOrder("after the files were asked for")),
     }
 }
 

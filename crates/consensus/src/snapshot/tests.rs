@@ -12,6 +12,7 @@ use meridian_probe::{Sabotage, set_sabotages};
 use meridian_proto::internal::v1 as pb;
 use meridian_storage::{DataBatch, DiskLevel, SimDisk, SimDiskOptions, StorageError, Store};
 use meridian_types::{KeyRange, ShardId, TableId, Timestamp};
+use pb::transfer_reply::{Part as Reply, Ready, Wanted};
 use pb::transfer_request::Part;
 use prost::Message as _;
 use std::sync::Arc;
@@ -133,7 +134,7 @@ async fn transfer(offer: &Offer, to: &Node, wire: Wire) -> Done {
         let mut incoming = Box::pin(incoming);
         let received = to.maker.receive(&mut incoming, &Replies::To(replies.clone())).await;
         let last = match &received {
-            Ok(_) => Ok(pb::TransferReply { part: Some(pb::transfer_reply::Part::Done(VOTE)) }),
+            Ok(_) => Ok(pb::TransferReply { part: Some(Reply::Done(VOTE)) }),
             Err(e) => Err(Status::aborted(e.to_string())),
         };
         let _ = replies.send(last).await;
@@ -172,6 +173,18 @@ async fn after_a_break_only_what_is_lacking_is_sent() {
     assert_eq!((stats.resumed_bytes, stats.cuts), (broken.arrived, 1));
     install(&to, staged);
     assert_eq!(rows(&to), rows(&from));
+}
+
+/// The receiver is done before the sender can have looked at what it wants.
+#[tokio::test]
+async fn a_receiver_that_lacks_nothing_is_done_at_once() {
+    let (from, transfers) = (node(1, 512), Transfers::default());
+    from.apply(10, 0, 0);
+    let (requests, _queue) = mpsc::channel(CHUNKS_AHEAD);
+    let parts = [Reply::Ready(Ready {}), Reply::Wanted(Wanted::default()), Reply::Done(VOTE)];
+    let said = futures::stream::iter(parts.map(|part| Ok(pb::TransferReply { part: Some(part) })));
+    assert_eq!(offer(&from, 10, &transfers).transfer(requests, said).await.unwrap(), VOTE);
+    assert_eq!((transfers.stats().cuts, transfers.stats().sent_bytes), (1, 0));
 }
 
 #[tokio::test]
