@@ -41,10 +41,9 @@ fn faults(sabotage: Sabotage) -> Option<&'static str> {
         Sabotage::LeaseDuringTransfer => Some("transfer,slow"),
         Sabotage::AcknowledgeUnsynced | Sabotage::VoteUnsynced | Sabotage::ApplyUnsynced => Some("power,disk"),
         Sabotage::PurgeUnflushed => Some("power,kill,compact"),
-        Sabotage::SnapshotWithoutLedger
-        | Sabotage::SnapshotWithoutStamp
-        | Sabotage::ResumeOtherSnapshot
-        | Sabotage::ReuseStaleCut => Some("compact,partition,kill,weather"),
+        Sabotage::SnapshotWithoutLedger | Sabotage::SnapshotWithoutStamp | Sabotage::ReuseStaleCut => {
+            Some("compact,partition,kill,weather")
+        }
         Sabotage::ForgetPromise => Some("leader"),
         Sabotage::RestoreLeader => Some("power,disk,leader"),
         Sabotage::ExpiredLease | Sabotage::CreditOnArrival => Some("pause,leader,slow"),
@@ -54,11 +53,13 @@ fn faults(sabotage: Sabotage) -> Option<&'static str> {
     }
 }
 
-/// The test that notices a behaviour which no simulation can show.
+/// The unit test that notices a behaviour which a simulation cannot show, or too seldom.
 fn shown_by_test(sabotage: Sabotage) -> Option<&'static str> {
     match sabotage {
         // The simulated network loses and repeats, and changes no byte: TCP does not either, as a rule.
         Sabotage::SkipChunkChecksum => Some("a_changed_chunk_ends_the_transfer_before_it_is_written"),
+        // A connection has to break between two files, and another snapshot to come before the rest of this one does.
+        Sabotage::ResumeOtherSnapshot => Some("resuming_with_another_snapshots_files_is_noticed"),
         _ => None,
     }
 }
