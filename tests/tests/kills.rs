@@ -1,8 +1,6 @@
 //! `kill -9` in a loop: nodes of a cluster are killed under load, one, two and all at a time; every acknowledged write is
 //! read back from every node. `make kills` does it for longer.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use meridian_tests::harness::logging;
 use meridian_tests::soak::workload::Pace;
 use meridian_tests::soak::{Answer, Kind, Options, closing, run};
