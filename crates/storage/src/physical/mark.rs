@@ -12,7 +12,7 @@
 //! * There are two slots, in pages of their own, written in turn: a note that is cut off leaves the one before it. A slot
 //!   is `crc32c u32 BE | length u8 | DurableMark`.
 //! * A database without the file, written by an older build or copied by a checkpoint, has no bound; it gets the file
-//!   with its next sync.
+//!   when it is opened.
 
 use super::Damage;
 use crate::StorageError;
@@ -89,7 +89,8 @@ pub(crate) struct Mark {
 #[derive(Default)]
 struct State {
     file: Option<File>,
-    noted: u64,
+    /// The highest note; none before the first.
+    noted: Option<u64>,
     second: bool,
     /// Said once that notes cannot be written.
     told: bool,
@@ -98,7 +99,7 @@ struct State {
 impl Mark {
     /// For the database in this folder, whose highest note is `noted`.
     pub(crate) fn new(dir: &Path, noted: Option<u64>) -> Self {
-        let state = State { noted: noted.unwrap_or(0), ..State::default() };
+        let state = State { noted, ..State::default() };
         Self { path: dir.join(FILE), state: Mutex::new(state) }
     }
 
@@ -106,12 +107,12 @@ impl Mark {
     /// bound stays where it was, which is true as well.
     pub(crate) fn note(&self, sequence: u64) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if sequence <= state.noted {
+        if state.noted >= Some(sequence) {
             return;
         }
         match self.write(&mut state, sequence) {
             Ok(()) => {
-                state.noted = sequence;
+                state.noted = Some(sequence);
                 state.second = !state.second;
             }
             Err(error) if !state.told => {
@@ -156,7 +157,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(noted(dir.path()), None);
         let mark = Mark::new(dir.path(), None);
-        for (sequence, expected) in [(5, 5), (9, 9), (7, 9), (10, 10), (u64::MAX, u64::MAX)] {
+        // A new database notes that as well: what is damaged in it is no damage of an older build's.
+        for (sequence, expected) in [(0, 0), (5, 5), (9, 9), (7, 9), (10, 10), (u64::MAX, u64::MAX)] {
             mark.note(sequence);
             assert_eq!(noted(dir.path()), Some(expected));
         }
