@@ -28,7 +28,7 @@ async fn nothing_acknowledged_is_lost_when_nodes_are_killed_in_a_loop() {
     println!("{}", run.summary);
     let broken: Vec<_> = run.checks.iter().filter(|c| c.answer != Answer::Holds).map(ToString::to_string).collect();
     assert!(broken.is_empty() && run.faults_found.is_empty(), "{broken:#?}\n{:#?}\n{}", run.faults_found, run.summary);
-    assert!(run.summary.kills >= KILLS && run.summary.acknowledged >= 200, "{}", run.summary);
+    assert!(run.summary.kills >= KILLS && run.summary.acknowledged >= 50, "{}", run.summary);
 
     // Every node was asked for every table, and a row that is missing in one of the answers is noticed.
     let last = closing::final_states(&run.history);
