@@ -48,7 +48,9 @@ pub fn check(dir: &Path, expected: &Expected) -> Result<Checked, Wrong> {
     let mut checked = Checked { resumed: store.resume_installs()?.len() as u64, ..Checked::default() };
     let shards: BTreeSet<u64> =
         store.raft.shards()?.into_iter().map(|shard| shard.0).chain(expected.shards()).collect();
-    let (mut logs, mut datas, mut cuts) = (vec![(0, u64::MAX)], vec![(0, u64::MAX)], Vec::new());
+    let (mut logs, mut datas) = (vec![(0, u64::MAX)], vec![(0, u64::MAX)]);
+    // By shard, where in the journal its log and then its data were cut: for a reader.
+    let mut cuts = Vec::new();
     let view = store.data.view();
     for shard in shards {
         let log = log_state(&store.raft.shard(ShardId(shard)))?;
@@ -59,7 +61,6 @@ pub fn check(dir: &Path, expected: &Expected) -> Result<Checked, Wrong> {
         for (found, cut, apart) in [(in_log, &mut logs, false), (in_data, &mut datas, expected.installs(shard))] {
             match found {
                 Ok(found) => {
-                    // Shard, and where in the journal its log and then its data were cut.
                     checked.acked += found.acked;
                     checked.extra += found.extra;
                     if !apart {

@@ -6,7 +6,7 @@ use crate::journal::{self, Kind, Record};
 use crate::model::Expected;
 use crate::workload::Note;
 use meridian_clock::Mono;
-use meridian_storage::{StorageError, inspect};
+use meridian_storage::StorageError;
 use rand::{Rng as _, RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use std::fmt;
@@ -61,8 +61,6 @@ pub struct Summary {
     pub entries: u64,
     /// Installations of snapshots that were interrupted and finished.
     pub resumed: u64,
-    /// Stores that opened only after the damaged end of the log was cut off by hand.
-    pub cut: u64,
 }
 
 impl Summary {
@@ -88,7 +86,7 @@ impl fmt::Display for Summary {
         )?;
         writeln!(f, "checked    {} acknowledged operations, {} entries", self.acked, self.entries)?;
         writeln!(f, "found too  {} operations that nobody had been told of", self.extra)?;
-        write!(f, "restarts   {} snapshots installed again, {} logs cut by hand", self.resumed, self.cut)
+        write!(f, "restarts   {} snapshots installed again", self.resumed)
     }
 }
 
@@ -197,8 +195,8 @@ impl Run<'_> {
             self.summary.opening += u64::from(!notes.clone().any(|(_, note)| matches!(note, Note::Opened(_))));
             let expected = self.expected.follow(&self.found, notes);
             let loss = self.options.loss.unwrap_or(Loss::ALL[rng.random_range(0..3)]);
-            let mut left = disk.crash(loss, &mut rng);
-            match self.check(&mut left, &expected) {
+            let left = disk.crash(loss, &mut rng);
+            match self.check(&left, &expected) {
                 Ok(checked) => {
                     self.count(loss, &checked);
                     if last {
@@ -220,28 +218,13 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Checks a copy of what was left. Where that needs a person's hand, `left` is what is left after it.
-    fn check(&mut self, left: &mut Image, expected: &Expected) -> Result<Checked, Wrong> {
+    /// Checks a copy of what was left.
+    fn check(&self, left: &Image, expected: &Expected) -> Result<Checked, Wrong> {
         let copy = self.at("copy");
-        let failed = |e| {
-            Wrong::Failed(StorageError::File {
-                action: "copy",
-                path: copy.display().to_string(),
-                source: std::sync::Arc::new(e),
-            })
-        };
+        let failed =
+            |e| StorageError::File { action: "copy", path: copy.display().to_string(), source: std::sync::Arc::new(e) };
         write(left, &copy).map_err(failed)?;
-        match check(&copy, expected) {
-            Err(Wrong::Refused(refused @ StorageError::Corrupt { .. })) => {
-                if !matches!(inspect::cut_log(&copy), Ok(Some(_))) {
-                    return Err(Wrong::Refused(refused));
-                }
-                self.summary.cut += 1;
-                *left = Disk::load(&copy).map_err(failed)?.whole();
-                check(&copy, expected)
-            }
-            checked => checked,
-        }
+        check(&copy, expected)
     }
 
     fn count(&mut self, loss: Loss, checked: &Checked) {

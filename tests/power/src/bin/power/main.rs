@@ -117,6 +117,7 @@ fn power(cli: &Cli) -> Result<ExitCode, Box<dyn Error>> {
     println!("took       {} s", Mono::now().since(begun).as_secs());
     match result {
         Ok(_) => {
+            // The first loss after which anything is missing or back ends the run.
             println!("lost 0, resurrected 0");
             Ok(ExitCode::SUCCESS)
         }
