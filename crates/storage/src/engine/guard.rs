@@ -51,6 +51,8 @@ pub(crate) struct Examined {
     pub(crate) noted: Option<u64>,
     /// The highest number that batches in the logs vouch for, if any does.
     pub(crate) vouched: Option<u64>,
+    /// Some batch vouches for nothing: an older build has written it.
+    older: bool,
     /// An end of the MANIFEST that a power loss has left, and that was in force for nobody.
     pub(crate) loose_list: Option<Damage>,
     /// An end of the logs that a power loss has left and nobody was told of.
@@ -74,6 +76,7 @@ pub(crate) struct Loose {
 struct Walk {
     latest: u64,
     vouched: Option<u64>,
+    older: bool,
     /// The end of an earlier log, if that is not whole: it counts if a number is missing in the next one.
     suspect: Option<Loose>,
     /// The first place from which on numbers are missing.
@@ -84,7 +87,9 @@ impl Walk {
     /// Takes in one log, the `n`th.
     fn log(&mut self, n: usize, path: &Path) -> Result<LogFile, StorageError> {
         let log = log_file::read(path, |at, record| {
-            self.vouched = self.vouched.max(log_file::vouched(record));
+            let vouched = log_file::vouched(record);
+            self.vouched = self.vouched.max(vouched);
+            self.older |= vouched.is_none();
             let Some((first, count)) = log_file::batch_header(record) else { return };
             if self.broken.is_some() {
                 return;
@@ -103,8 +108,12 @@ impl Walk {
             End::Whole => return Ok(log),
             End::Torn { offset, how } => Damage::new(path, *offset, format!("{how}, and a later log goes on")),
             End::Damaged(damage) => {
-                let vouched = &mut self.vouched;
-                log_file::read_behind(path, log.whole, |record| *vouched = (*vouched).max(log_file::vouched(record)))?;
+                let (vouched, older) = (&mut self.vouched, &mut self.older);
+                log_file::read_behind(path, log.whole, |record| {
+                    let vouches = log_file::vouched(record);
+                    *vouched = (*vouched).max(vouches);
+                    *older |= vouches.is_none();
+                })?;
                 damage.clone()
             }
         };
@@ -140,11 +149,11 @@ pub(crate) fn examine(dir: &Path, logged: bool) -> Result<Examined, StorageError
         }
         Err(found) => damage.push(found),
     }
-    let mut walk = Walk { latest: listed, vouched: None, suspect: None, broken: None };
+    let mut walk = Walk { latest: listed, vouched: None, older: false, suspect: None, broken: None };
     let paths = log_file::write_ahead_logs(dir)?;
     let logs = paths.iter().enumerate().map(|(n, path)| walk.log(n, path)).collect::<Result<Vec<_>, _>>()?;
-    let Walk { latest, vouched, suspect, broken } = walk;
-    let mut found = Examined { manifest: list, logs, latest, noted, vouched, loose_list, loose: None, damage };
+    let Walk { latest, vouched, older, suspect, broken } = walk;
+    let mut found = Examined { manifest: list, logs, latest, noted, vouched, older, loose_list, loose: None, damage };
     // A list of files that is damaged says nothing about numbers.
     let numbers = found.damage.is_empty();
     // Damage inside the last log with anything in it; its torn end is any crash's.
@@ -198,7 +207,7 @@ impl Examined {
     /// Whether nothing proves that a write was durable which is not there. Logs that vouch for nothing, as an older build
     /// has written them, prove nothing either way.
     fn is_unproven(&self) -> bool {
-        self.vouched.is_some() && self.durable() <= Some(self.latest)
+        !self.older && self.durable().is_some_and(|durable| durable <= self.latest)
     }
 }
 
@@ -423,7 +432,17 @@ mod tests {
     fn logs_that_vouch_for_nothing_are_not_cut() {
         let mut older = log(&[(1, None), (3, None), (5, None)]);
         older[2 * RECORD + 30] ^= 1;
-        Folder::new(0, Some(2)).put("000003.log", older).refused("checksum mismatch");
+        Folder::new(0, Some(2)).put("000003.log", older.clone()).refused("checksum mismatch");
+        // Behind the place, too, and where the log says nothing and no mark does.
+        older[30] ^= 1;
+        Folder::new(0, Some(0)).put("000003.log", older).refused("checksum mismatch");
+        let mut only = log(&[(1, Some(0))]);
+        only[30] ^= 1;
+        Folder::new(0, None).put("000003.log", only.clone()).refused("checksum mismatch");
+        // A new log with nothing but one batch in pieces.
+        let folder = Folder::new(0, Some(0));
+        folder.put("000003.log", only).cut();
+        assert_eq!(folder.length("000003.log"), Some(0));
     }
 
     #[test]
