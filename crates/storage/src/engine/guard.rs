@@ -156,8 +156,9 @@ pub(crate) fn examine(dir: &Path, logged: bool) -> Result<Examined, StorageError
     let mut found = Examined { manifest: list, logs, latest, noted, vouched, older, loose_list, loose: None, damage };
     // A list of files that is damaged says nothing about numbers.
     let numbers = found.damage.is_empty();
-    // Damage inside the last log with anything in it; its torn end is any crash's.
-    let broken = broken.or(suspect.filter(|end| matches!(found.logs[end.log].end, End::Damaged(_))));
+    // Damage inside the last logs with anything in them; a torn end alone is any crash's.
+    let is_damaged = |log: &LogFile| matches!(log.end, End::Damaged(_));
+    let broken = broken.or(suspect.filter(|end| found.logs[end.log..].iter().any(is_damaged)));
     match broken {
         // Logs go when what they held is in the list: what is missing in both was in the list's end.
         Some(_) if numbers && found.loose_list.is_some() => found.damage.extend(found.loose_list.take()),
@@ -443,6 +444,12 @@ mod tests {
         let folder = Folder::new(0, Some(0));
         folder.put("000003.log", only).cut();
         assert_eq!(folder.length("000003.log"), Some(0));
+        // The same behind a log that is torn.
+        let (one, mut two) = (log(&[(1, Some(0)), (3, Some(0))]), log(&[(5, Some(0))]));
+        two[30] ^= 1;
+        let folder = Folder::new(0, Some(2));
+        folder.put("000003.log", one[..RECORD + 100].to_vec()).put("000005.log", two).cut();
+        assert_eq!((folder.length("000003.log"), folder.length("000005.log")), (Some(RECORD as u64), None));
     }
 
     #[test]
