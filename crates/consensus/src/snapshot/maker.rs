@@ -215,7 +215,11 @@ impl SnapshotMaker {
         let staged = match bundle.staged {
             Some(staged) => staged,
             // Handed over inside one process: its files are cut here.
-            None => bundle.maker.cut_into(self.next_dir()).await?,
+            None => {
+                let dir = self.next_dir();
+                self.files().create_dir(&dir).map_err(io::Error::other)?;
+                bundle.maker.cut_into(dir).await?
+            }
         };
         let maker = self.clone();
         let Staged { dir, manifest, .. } = staged.clone();
