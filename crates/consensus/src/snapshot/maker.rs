@@ -184,7 +184,7 @@ impl SnapshotMaker {
     }
 
     /// Makes the files of the state as it is now.
-    pub(super) async fn cut(self: &Arc<Self>) -> io::Result<Staged> {
+    pub(crate) async fn cut(self: &Arc<Self>) -> io::Result<Staged> {
         self.store.space().check(DiskLevel::NearlyFull).map_err(io::Error::other)?;
         self.cut_into(self.next_dir()).await
     }

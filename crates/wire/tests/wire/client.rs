@@ -175,7 +175,12 @@ pub(crate) fn node_status() -> pb::NodeStatus {
         shards: vec![shard],
         uptime_ns: 99,
         memory: Some(memory),
-        disk: Some(pb::DiskStatus { free: 1 << 40, reserve: 1 << 32, level: pb::DiskLevel::Full.into() }),
+        disk: Some(pb::DiskStatus {
+            free: 1 << 40,
+            reserve: 1 << 32,
+            level: pb::DiskLevel::Full.into(),
+            ..pb::DiskStatus::default()
+        }),
     }
 }
 
