@@ -196,8 +196,10 @@ impl Subject {
         store.install_snapshot(shard, TABLE, range, &staged, &manifest).unwrap();
         // Files differ between engines in length and checksum.
         let SnapshotManifest { snapshot_id, state, files, .. } = manifest;
-        let files: Vec<_> = files.into_iter().map(|file| (file.name, file.family)).collect();
-        format!("{snapshot_id} {state:?} {files:?}")
+        // Into how many files a family is cut is the disk's business.
+        let mut families: Vec<_> = files.into_iter().map(|file| file.family).collect();
+        families.dedup();
+        format!("{snapshot_id} {state:?} {families:?}")
     }
 
     /// Everything that can be asked.
