@@ -20,6 +20,9 @@ mod recovery;
 
 use meridian_types::TableId;
 
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 const TABLE: TableId = TableId(1);
 
 /// Bytes of an entry's payload and of a value.

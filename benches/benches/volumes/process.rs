@@ -22,7 +22,9 @@ pub(crate) fn forget(dir: &Path) {
         if entry.is_dir() {
             forget(&entry);
         } else {
-            fadvise(File::open(entry).unwrap(), 0, None, Advice::DontNeed).unwrap();
+            // A compaction may have taken it away meanwhile.
+            let Ok(file) = File::open(entry) else { continue };
+            fadvise(file, 0, None, Advice::DontNeed).unwrap();
         }
     }
 }

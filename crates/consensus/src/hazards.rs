@@ -120,7 +120,7 @@ async fn received(dir: &TempDir, entries: Vec<RaftEntry>) -> (RaftSnapshotMeta, 
     let snapshot = sender.worker.get_snapshot_builder().await.build_snapshot().await.unwrap();
     let staged = sender.snapshots.cut().await.unwrap();
     assert_eq!(meta_of(staged.manifest.state.as_ref().unwrap()).unwrap().last_log_id, snapshot.meta.last_log_id);
-    (snapshot.meta, SnapshotBundle { maker: sender.snapshots.clone(), staged: Some(staged) })
+    (snapshot.meta, SnapshotBundle { maker: sender.snapshots.clone(), staged: Some(Box::new(staged)) })
 }
 
 /// #1960: completions of two groups that share one log come while others are still written. None may come before what it

@@ -274,7 +274,7 @@ async fn install(replica: &Replica, vote: RaftVote, staged: Staged) -> Result<pb
     let state = staged.manifest.state.as_ref().ok_or_else(|| bad("a snapshot without a position"))?;
     let meta = meta_of(state).map_err(failed)?;
     let covered = meta.last_log_id.map(|id| id.index);
-    let bundle = SnapshotBundle { maker: maker.clone(), staged: Some(staged.clone()) };
+    let bundle = SnapshotBundle { maker: maker.clone(), staged: Some(Box::new(staged.clone())) };
     let snapshot = Snapshot { meta, snapshot: bundle };
     let answer = replica.raft().install_full_snapshot(vote, snapshot).await.map_err(failed)?;
     // Those that openraft had no use for are still there; the place is this transfer's until here.

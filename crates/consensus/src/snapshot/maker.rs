@@ -33,7 +33,8 @@ type RaftSnapshot = openraft::type_config::alias::SnapshotOf<Raftish, SnapshotBu
 #[derive(Clone)]
 pub(crate) struct SnapshotBundle {
     pub(crate) maker: Arc<SnapshotMaker>,
-    pub(crate) staged: Option<Staged>,
+    // Boxed: openraft keeps thousands of slots for commands in each replica, each as large as a snapshot can be.
+    pub(crate) staged: Option<Box<Staged>>,
 }
 
 /// Complete files of a snapshot in a folder of their own.
@@ -213,7 +214,7 @@ impl SnapshotMaker {
     /// Replaces the shard's state by a received snapshot. Crash-safe at every step (rule D2).
     pub(crate) async fn install(self: &Arc<Self>, bundle: SnapshotBundle) -> io::Result<()> {
         let staged = match bundle.staged {
-            Some(staged) => staged,
+            Some(staged) => *staged,
             // Handed over inside one process: its files are cut here.
             None => {
                 let dir = self.next_dir();

@@ -215,6 +215,9 @@ pub(crate) fn fixtures() -> Vec<Fixture> {
     let rtt = pb::RegionRtt { from: "eu-west".into(), to: "us-east".into(), rtt_ns: 70_000_000 };
     let status =
         pb::GetStatusReply { cluster_id: "c".into(), served_by: 1, nodes: vec![node_status()], region_rtts: vec![rtt] };
+    let waits = pb::DiskStatus { log_waiting: 70_000_000, log_waiting_max: 1 << 31, ..pb::DiskStatus::default() };
+    let node = pb::NodeStatus { node: 2, disk: Some(waits), ..pb::NodeStatus::default() };
+    let log_waits = pb::GetStatusReply { nodes: vec![node], ..pb::GetStatusReply::default() };
     let created = |(variant, placement)| {
         let split_keys = vec!["g".into(), "m".into()];
         let request = pb::CreateTableRequest {
@@ -252,6 +255,7 @@ pub(crate) fn fixtures() -> Vec<Fixture> {
         fixture("meridian.v1.DropTableReply", "all", pb::DropTableReply {}),
         fixture("meridian.v1.GetStatusRequest", "all", pb::GetStatusRequest { local_only: true }),
         fixture("meridian.v1.GetStatusReply", "all", status),
+        fixture("meridian.v1.GetStatusReply", "log-waiting", log_waits),
         fixture("meridian.v1.TransferLeaderRequest", "all", pb::TransferLeaderRequest { shard: 4, to: 2 }),
         fixture("meridian.v1.TransferLeaderReply", "all", pb::TransferLeaderReply {}),
     ];

@@ -206,6 +206,8 @@ fn elections() -> Vec<Fixture> {
 
 fn snapshots() -> Vec<Fixture> {
     use pb::snapshot_chunk::Part;
+    use pb::transfer_reply::Part as Said;
+    use pb::transfer_request::Part as Asked;
     let membership = pb::StoredMembership { log_id: Some(log_id(1)), membership: Some(membership()) };
     let state = pb::ShardState { applied: Some(log_id(60)), last_ts: 500, membership: Some(membership), gc_floor: 17 };
     let file = pb::SnapshotFile {
@@ -221,13 +223,24 @@ fn snapshots() -> Vec<Fixture> {
         state: Some(state),
         files: vec![file],
     };
-    let header = pb::SnapshotHeader { target: target(), vote: vote(), manifest: Some(manifest) };
+    let header = pb::SnapshotHeader { target: target(), vote: vote(), manifest: Some(manifest.clone()) };
     let data = pb::SnapshotData { file: 1, bytes: "content".into(), crc32c: 0x1234_5678 };
     let chunk = |part| pb::SnapshotChunk { part: Some(part) };
+    let request = |part| pb::TransferRequest { part: Some(part) };
+    let reply = |part| pb::TransferReply { part: Some(part) };
+    let hello = pb::transfer_request::Hello { target: target(), vote: vote() };
+    let piece = pb::TransferChunk { file: 1, offset: 262_144, bytes: "content".into(), crc32c: 0x1234_5678 };
+    let wanted = pb::transfer_reply::Wanted { files: vec![0, 2] };
     vec![
         fixture("meridian.internal.v1.SnapshotChunk", "header", chunk(Part::Header(header))),
         fixture("meridian.internal.v1.SnapshotChunk", "data", chunk(Part::Data(data))),
         fixture("meridian.internal.v1.SnapshotReply", "all", pb::SnapshotReply { vote: vote() }),
+        fixture("meridian.internal.v1.TransferRequest", "hello", request(Asked::Hello(hello))),
+        fixture("meridian.internal.v1.TransferRequest", "manifest", request(Asked::Manifest(manifest))),
+        fixture("meridian.internal.v1.TransferRequest", "chunk", request(Asked::Chunk(piece))),
+        fixture("meridian.internal.v1.TransferReply", "ready", reply(Said::Ready(pb::transfer_reply::Ready {}))),
+        fixture("meridian.internal.v1.TransferReply", "wanted", reply(Said::Wanted(wanted))),
+        fixture("meridian.internal.v1.TransferReply", "done", reply(Said::Done(vote().unwrap()))),
     ]
 }
 
