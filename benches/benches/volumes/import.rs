@@ -11,6 +11,7 @@ use std::fmt;
 use std::hint::black_box;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 const SHARD: ShardId = ShardId(1);
 
@@ -26,6 +27,9 @@ const ROUNDS: u64 = 3;
 
 /// Rows that are read again and again for the cached figure.
 const HOT_ROWS: u64 = 10_000;
+
+/// No compaction for this long: none is left to do.
+const SETTLE_LOOK: Duration = Duration::from_secs(5);
 
 /// Bytes of a row: key and value.
 const ROW_BYTES: u64 = 20 + PAYLOAD_BYTES as u64;
@@ -73,6 +77,7 @@ pub(crate) fn read(dir: &Path, bytes: u64) {
     let (rows, places) = (bytes / ROW_BYTES, Places::below(dir));
     let store = Store::open(&places.ours, StoreOptions::default()).unwrap();
     let plain = open_plain(&places.plain);
+    settle(&store);
     let ours = |row| {
         // A view for each read, as a request takes it.
         let view = store.data.view();
@@ -83,17 +88,20 @@ pub(crate) fn read(dir: &Path, bytes: u64) {
         "point gets, one thread; the block caches hold {:.0} MiB each",
         StoreOptions::default().block_cache_bytes as f64 / MIB
     );
-    let turns = |what: &str, rows: Range<u64>, forget: bool| {
-        for round in 0..ROUNDS {
+    // Each round has other rows: what was read before is in the cache.
+    let mut seed = SEED;
+    let mut turns = |what: &str, rows: Range<u64>, forget: bool| {
+        for _ in 0..ROUNDS {
+            seed += 2;
             let prepare = |dir: &Path| {
                 if forget {
                     process::forget(dir)
                 }
             };
             prepare(&places.ours);
-            let meridian = gets(SEED + 2 * round, rows.clone(), ours);
+            let meridian = gets(seed, rows.clone(), ours);
             prepare(&places.plain);
-            let rocksdb = gets(SEED + 2 * round + 1, rows.clone(), theirs);
+            let rocksdb = gets(seed + 1, rows.clone(), theirs);
             println!(
                 "  {what}: Meridian {meridian}; RocksDB alone {rocksdb}; {:.2} times as long, {:.2} of the processor",
                 rocksdb.rate / meridian.rate,
@@ -108,6 +116,19 @@ pub(crate) fn read(dir: &Path, bytes: u64) {
     }
     turns("cached", 0..HOT_ROWS.min(rows), false);
     println!("peak resident {:.0} MiB", process::peak_resident() as f64 / MIB);
+}
+
+/// Waits until the compactions that filling has left to do are done: the reads would be told their processor time.
+fn settle(store: &Store) {
+    let compacted = || {
+        let stats = store.data.stats();
+        stats.compaction_read_bytes + stats.compaction_written_bytes
+    };
+    let mut before = None;
+    while before != Some(compacted()) {
+        before = Some(compacted());
+        std::thread::sleep(SETTLE_LOOK);
+    }
 }
 
 /// What a round of point reads took.

@@ -8,7 +8,7 @@ use crate::raft::RaftLogStore;
 use crate::{Damage, DiskSpace, Files, backup, identity};
 use meridian_proto::internal::v1::StoreIdentity;
 use meridian_types::NodeId;
-use rocksdb::Cache;
+use rocksdb::{Cache, LruCacheOptions};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
@@ -74,7 +74,7 @@ impl Store {
     /// As [`Store::open`], whether or not a backup is being restored into it.
     pub(crate) fn open_unfinished(dir: &Path, options: StoreOptions) -> Result<Self, StorageError> {
         std::fs::create_dir_all(dir).map_err(StorageError::file("create", dir))?;
-        let cache = Cache::new_lru_cache(options.block_cache_bytes);
+        let cache = block_cache(options.block_cache_bytes);
         let found = |store: StoreName| dir.join(store.folder()).join("CURRENT").exists();
         let unfinished = dir.join(CREATING).exists();
         let (raft, data) = match (found(StoreName::Raft), found(StoreName::Data)) {
@@ -269,4 +269,15 @@ fn reconcile(raft: &RaftLogStore, data: &DataStore) -> Result<StoreIdentity, Sto
         }
         _ => Ok(in_raft),
     }
+}
+/// Parts of the block cache, each with a lock and a share of the bytes of its own, as a power of two.
+const CACHE_SHARD_BITS: i32 = 3;
+
+/// The block cache. The index of one table file is up to a megabyte: in the 64 parts that RocksDB makes of a cache by
+/// itself, a few of them would drive each other out while there is room elsewhere.
+fn block_cache(bytes: usize) -> Cache {
+    let mut options = LruCacheOptions::default();
+    options.set_capacity(bytes);
+    options.set_num_shard_bits(CACHE_SHARD_BITS);
+    Cache::new_lru_cache_opts(&options)
 }
