@@ -119,7 +119,8 @@ impl Backlog {
 
     /// Takes note of a flush. `durable` is the last entry of a shard whose effects are durable.
     pub(crate) fn flushed(&self, durable: impl Fn(ShardId) -> u64) {
-        let shards: Vec<_> = self.lock().of.keys().copied().collect();
+        let waits = |(shard, pieces): (&ShardId, &VecDeque<Piece>)| (!pieces.is_empty()).then_some(*shard);
+        let shards: Vec<_> = self.lock().of.iter().filter_map(waits).collect();
         // Looked up without the lock: it may have to read.
         let durable: Vec<_> = shards.into_iter().map(|shard| (shard, durable(shard))).collect();
         let mut logs = self.lock();

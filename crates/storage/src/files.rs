@@ -69,12 +69,9 @@ impl Files {
     /// Removes a file; one that is not there counts as removed. Its folder needs [`Files::sync_dir`].
     pub(crate) fn remove_file(&self, path: &Path) -> Result<(), StorageError> {
         match &self.place {
-            Place::Real => match std::fs::remove_file(path) {
-                Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(StorageError::file("remove", path)(e)),
-                _ => Ok(()),
-            },
+            Place::Real => gone(path, std::fs::remove_file(path)),
             #[cfg(feature = "simulation")]
-            Place::Simulated(files) => files.remove_dir(path),
+            Place::Simulated(files) => files.remove(path),
         }
     }
 
@@ -127,13 +124,10 @@ impl Files {
         }
     }
 
-    /// Removes the name of a file; one that is not there counts as removed.
+    /// As [`Files::remove_file`], without holding up the asynchronous runtime.
     pub(crate) async fn remove(&self, path: &Path) -> Result<(), StorageError> {
         match &self.place {
-            Place::Real => match tokio::fs::remove_file(path).await {
-                Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(StorageError::file("remove", path)(e)),
-                _ => Ok(()),
-            },
+            Place::Real => gone(path, tokio::fs::remove_file(path).await),
             #[cfg(feature = "simulation")]
             Place::Simulated(files) => files.remove(path),
         }
@@ -243,6 +237,14 @@ impl Files {
             #[cfg(feature = "simulation")]
             Place::Simulated(files) => files.read(path).map(|bytes| (bytes.len() as u64, crc32c::crc32c(&bytes))),
         }
+    }
+}
+
+/// Whether a removal has left nothing of a file.
+fn gone(path: &Path, removed: std::io::Result<()>) -> Result<(), StorageError> {
+    match removed {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(StorageError::file("remove", path)(e)),
+        _ => Ok(()),
     }
 }
 

@@ -6,7 +6,7 @@ use crate::error::StoreName;
 use crate::inspect;
 use crate::physical::{log_file, mark, table};
 use crate::raft::RawRecord;
-use crate::{DataBatch, StorageError, Store, StoreOptions, backup, identity, raft, snapshot};
+use crate::{DataBatch, StorageError, Store, StoreOptions, backup, framed, identity, raft, snapshot};
 use bytes::Bytes;
 use meridian_proto::internal::v1::{
     BackupFile, BackupManifest, BackupShard, ClosedMark, Entry, InstallMark, LeaderId, LedgerRecord, LogId, Outcome,
@@ -83,9 +83,8 @@ pub fn store_identity(data: &[u8]) {
 /// A snapshot's manifest: names that it leads to stay inside its folder.
 pub fn snapshot_manifest(data: &[u8]) {
     drop(snapshot::decode_manifest(&Bytes::copy_from_slice(data)));
-    let mut framed = crc32c::crc32c(data).to_be_bytes().to_vec();
-    framed.extend_from_slice(data);
-    let Some(manifest) = snapshot::decode_manifest(&framed.into()) else { return };
+    let sealed = framed::seal(data);
+    let Some(manifest) = snapshot::decode_manifest(&sealed.into()) else { return };
     for file in &manifest.files {
         if snapshot::is_plain(&file.name) {
             let joined = Path::new("/staged").join(&file.name);
@@ -98,9 +97,8 @@ pub fn snapshot_manifest(data: &[u8]) {
 /// A backup's manifest: what passes the check leads to files inside the backup only, and is written again as it was read.
 pub fn backup_manifest(data: &[u8]) {
     drop(backup::decode_manifest(&Bytes::copy_from_slice(data)));
-    let mut framed = crc32c::crc32c(data).to_be_bytes().to_vec();
-    framed.extend_from_slice(data);
-    let Ok(manifest) = backup::decode_manifest(&framed.into()) else { return };
+    let sealed = framed::seal(data);
+    let Ok(manifest) = backup::decode_manifest(&sealed.into()) else { return };
     let again = backup::decode_manifest(&backup::encode_manifest(&manifest).into());
     assert_eq!(again.as_ref(), Ok(&manifest));
     let Ok(scopes) = backup::check_manifest(&manifest) else { return };

@@ -24,6 +24,7 @@ mod data;
 mod engine;
 mod error;
 mod files;
+mod framed;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;

@@ -6,11 +6,10 @@
 
 use crate::data::{DataStore, DataView, Family, Span, ledger_span};
 use crate::engine::{Reach, Scan};
-use crate::{Files, StorageError};
+use crate::{Files, StorageError, framed};
 use bytes::Bytes;
 use meridian_proto::internal::v1::{ShardState, SnapshotFile, SnapshotManifest};
 use meridian_types::{KeyRange, ShardId, TableId};
-use prost::Message as _;
 use std::collections::BTreeSet;
 use std::path::{Component, Path};
 
@@ -99,10 +98,7 @@ fn write_manifest(files: &Files, dir: &Path, manifest: &SnapshotManifest) -> Res
 
 /// A manifest as its file has it.
 pub(crate) fn encode_manifest(manifest: &SnapshotManifest) -> Vec<u8> {
-    let body = manifest.encode_to_vec();
-    let mut framed = crc32c::crc32c(&body).to_be_bytes().to_vec();
-    framed.extend_from_slice(&body);
-    framed
+    framed::encode(manifest)
 }
 
 /// Reads the manifest of a folder in which a snapshot was built.
@@ -114,11 +110,7 @@ pub fn read_manifest(files: &Files, dir: &Path) -> Result<SnapshotManifest, Stor
 
 /// Decodes a manifest's file, if its checksum is right.
 pub(crate) fn decode_manifest(framed: &Bytes) -> Option<SnapshotManifest> {
-    let (crc, body) = framed.split_first_chunk()?;
-    if u32::from_be_bytes(*crc) != crc32c::crc32c(body) {
-        return None;
-    }
-    SnapshotManifest::decode(framed.slice_ref(body)).ok()
+    framed::decode(framed).ok()
 }
 
 /// Checks that the files which the manifest names are in `dir`, whole and as they were built. The manifest may come

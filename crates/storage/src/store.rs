@@ -275,7 +275,7 @@ const CACHE_SHARD_BITS: i32 = 3;
 
 /// The block cache. The index of one table file is up to a megabyte: in the 64 parts that RocksDB makes of a cache by
 /// itself, a few of them would drive each other out while there is room elsewhere.
-fn block_cache(bytes: usize) -> Cache {
+pub(crate) fn block_cache(bytes: usize) -> Cache {
     let mut options = LruCacheOptions::default();
     options.set_capacity(bytes);
     options.set_num_shard_bits(CACHE_SHARD_BITS);

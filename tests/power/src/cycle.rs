@@ -264,6 +264,7 @@ impl Run<'_> {
                 child.wait()?;
                 return Err(Failure::Io(std::io::Error::other(format!("life {life} hangs"))));
             }
+            // The standard library waits for a process for ever or not at all, and a life that hangs has to be ended.
             std::thread::sleep(Duration::from_millis(2));
         };
         if !status.success() && status.signal() != Some(libc::SIGKILL) {

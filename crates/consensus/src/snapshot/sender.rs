@@ -126,8 +126,8 @@ impl Offer {
             while let Some(bytes) = content.chunk(CHUNK_BYTES).await.map_err(SendError::Read)? {
                 let length = bytes.len() as u64;
                 self.transfers.send(length).await;
-                whole = crc32c::crc32c_append(whole, &bytes);
                 let crc32c = crc32c::crc32c(&bytes);
+                whole = crc32c::crc32c_combine(whole, crc32c, bytes.len());
                 let chunk = pb::TransferChunk { file: *index, offset, bytes, crc32c };
                 requests.send(request(Part::Chunk(chunk))).await.map_err(|_| SendError::HungUp)?;
                 offset += length;

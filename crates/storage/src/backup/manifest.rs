@@ -3,13 +3,12 @@
 //! The file `manifest` is `crc32c u32 BE | BackupManifest`. It is written and synced after everything that it names.
 
 use super::BackupError;
-use crate::Files;
 use crate::data::Family;
 use crate::snapshot::is_plain;
+use crate::{Files, framed};
 use bytes::Bytes;
 use meridian_proto::internal::v1::{BackupManifest, BackupShard};
 use meridian_types::{KeyRange, ShardId, TableId, Timestamp};
-use prost::Message as _;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -59,20 +58,12 @@ pub(super) fn read(files: &Files, dir: &Path) -> Result<BackupManifest, BackupEr
 }
 
 pub(crate) fn encode(manifest: &BackupManifest) -> Vec<u8> {
-    let body = manifest.encode_to_vec();
-    let mut framed = crc32c::crc32c(&body).to_be_bytes().to_vec();
-    framed.extend_from_slice(&body);
-    framed
+    framed::encode(manifest)
 }
 
 /// The manifest in its file, or what is wrong with the file.
 pub(crate) fn decode(framed: &Bytes) -> Result<BackupManifest, String> {
-    let (crc, body) = framed.split_first_chunk().ok_or("it is too short for a manifest")?;
-    let (stored, found) = (u32::from_be_bytes(*crc), crc32c::crc32c(body));
-    if stored != found {
-        return Err(format!("its checksum is {found:08x}, not {stored:08x}"));
-    }
-    BackupManifest::decode(framed.slice_ref(body)).map_err(|error| error.to_string())
+    framed::decode(framed).map_err(|error| error.to_string())
 }
 
 /// The shards of a manifest, if everything in it can be meant; else why not. What passes leads to files inside the

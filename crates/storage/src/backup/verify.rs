@@ -4,7 +4,6 @@ use super::manifest::{self, Scope};
 use super::{BackupError, Progress};
 use crate::data::{Family, decode_ledger, decode_version};
 use crate::{Damage, Files, StorageError};
-use bytes::Bytes;
 use meridian_proto::internal::v1::{BackupFile, BackupManifest};
 use meridian_types::Timestamp;
 use std::path::Path;
@@ -75,7 +74,7 @@ fn check_file(
     let mut damage =
         files.rows(path, &content, |offset, key, value| judged.judge(path, offset, rows.check(family, key, value)));
     damage.extend(judged.first_wrong.take().map(|first| judged.of_all(first)));
-    let crc32c = checksum(&content);
+    let crc32c = crc32c::crc32c(&content);
     if crc32c != expected.crc32c && damage.is_empty() {
         // In a part without a checksum of its own.
         damage.push(Damage::new(path, 0, format!("its checksum is {crc32c:08x}, not {:08x}", expected.crc32c)));
@@ -84,10 +83,6 @@ fn check_file(
         damage.push(Damage::new(path, 0, format!("it has {} rows, not {}", judged.rows, expected.rows)));
     }
     Ok((judged.right, damage))
-}
-
-fn checksum(content: &Bytes) -> u32 {
-    crc32c::crc32c(content)
 }
 
 /// The rows of one file.

@@ -4,9 +4,9 @@ use super::lock::Lock;
 use crate::data::DataStore;
 use crate::error::{StorageError, StoreName};
 use crate::raft::RaftLogStore;
+use crate::store::block_cache;
 use crate::{Files, StoreOptions, backup, identity};
 use meridian_proto::internal::v1::StoreIdentity;
-use rocksdb::Cache;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -61,7 +61,7 @@ impl StoppedNode {
         }
         // Failures are returned to whoever asked; nothing is acknowledged here that could not be trusted.
         let options = StoreOptions { on_fatal: Arc::new(|_| {}), ..StoreOptions::default() };
-        let cache = Cache::new_lru_cache(options.block_cache_bytes);
+        let cache = block_cache(options.block_cache_bytes);
         let raft = RaftLogStore::open_for_reading(&dir.join(StoreName::Raft.folder()), &options, &cache)?;
         let data = DataStore::open_for_reading(&dir.join(StoreName::Data.folder()), &options, &cache)?;
         let identities = [identity::read(raft.db(), StoreName::Raft)?, identity::read(data.db(), StoreName::Data)?];
