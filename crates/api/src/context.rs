@@ -3,7 +3,7 @@
 use crate::links::Links;
 use meridian_catalog::Catalog;
 use meridian_clock::{Clock, Mono};
-use meridian_consensus::{Gossip, NodeMemory, Peers, Replicas, Transfers};
+use meridian_consensus::{Acceptances, Gossip, NodeMemory, Peers, Replicas, Transfers};
 use meridian_probe::machine;
 use meridian_proto::internal::v1 as internal;
 use meridian_storage::Store;
@@ -73,6 +73,8 @@ pub struct Parts {
     pub memory: NodeMemory,
     /// What the snapshots that it sends share.
     pub transfers: Transfers,
+    /// Tells other nodes what this one's logs have accepted.
+    pub acceptances: Acceptances,
     /// Limits of requests.
     pub limits: Limits,
     /// How long it tries.

@@ -1,6 +1,7 @@
 //! The physical floor of a request: the round trips that no implementation of this placement can do without.
 
 use meridian_catalog::CatalogView;
+use meridian_types::floor;
 use meridian_types::{Consistency, RegionId, ShardId};
 use std::time::Duration;
 
@@ -16,13 +17,15 @@ impl Sites<'_> {
     }
 }
 
-/// Floor of a write: to the leader and back, and there the quorum RTT.
+/// Floor of a write: one round trip to the leader, or more where the quorum or a replica is farther away.
 pub(crate) fn write(view: &CatalogView, gateway: &RegionId, shard: ShardId, leader: &RegionId) -> Duration {
-    let quorum = view.shard(shard).map_or(Duration::ZERO, |s| {
-        let voters: Vec<RegionId> = s.voters().map(|r| r.region.clone()).collect();
-        view.rtts().quorum(leader, &voters).unwrap_or_default()
-    });
-    Sites { view, gateway }.to(leader) + quorum
+    let Some(shard) = view.shard(shard) else {
+        // The catalog's own shard is in no record.
+        return Sites { view, gateway }.to(leader);
+    };
+    let voters: Vec<RegionId> = shard.voters().map(|r| r.region.clone()).collect();
+    let counts = shard.replicas.iter().any(|r| r.region == *gateway);
+    floor::write(view.rtts(), gateway, leader, &voters, counts).unwrap_or_default()
 }
 
 /// Floor of a read: to the leader and back if it must be the newest state, else to the nearest replica.

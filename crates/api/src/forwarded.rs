@@ -36,15 +36,17 @@ pub(crate) fn refused<R>(
     }
 }
 
-/// Hands a mutation to this node's replica.
+/// Hands a mutation that came from node `from` to this node's replica.
 pub(crate) async fn mutate(
     ctx: &Context,
     replica: &Replica,
-    mutation: internal::Mutation,
-    floor: Timestamp,
+    from: NodeId,
+    request: internal::MutateRequest,
     charge: Charge,
 ) -> internal::MutateReply {
-    match serve::mutate(ctx, replica, mutation, floor, charge).await {
+    let Some(mutation) = request.mutation else { return mutate_refused(Refusal::NotLeader(None)) };
+    let origin = request.early.then_some(from);
+    match serve::mutate(ctx, replica, mutation, Timestamp(request.floor), origin, charge).await {
         Ok(commit) => internal::MutateReply {
             result: Some(mutate_reply::Result::Outcome(commit.outcome)),
             times: Some(serve::times_to_pb(commit.times)),
@@ -123,15 +125,16 @@ pub(crate) fn answers(
     batches: Streaming<internal::ForwardBatch>,
 ) -> impl futures::Stream<Item = Result<internal::ForwardReplies, Status>> + Send + use<> {
     let (ctx, stop) = (ctx.clone(), ctx.stop.clone());
-    let mut for_me = false;
+    let (mut for_me, mut from) = (false, NodeId(0));
     let begin = move |batch: internal::ForwardBatch| {
-        if batch.target.is_some() {
-            for_me = ctx.replicas.check_node(batch.target.as_ref()).is_ok();
+        if let Some(target) = &batch.target {
+            for_me = ctx.replicas.check_node(Some(target)).is_ok();
+            from = NodeId(target.from);
         }
         let work = batch.requests.into_iter().map(|request| {
             let number = if request.also.is_empty() { request.number } else { request.number | SHARED };
             let replica = ctx.replicas.get(ShardId(request.shard)).filter(|_| for_me);
-            (number, request.encoded_len(), answer(ctx.clone(), replica, number, request))
+            (number, request.encoded_len(), answer(ctx.clone(), replica, from, number, request))
         });
         Begun { work: work.collect(), dropped: batch.dropped }
     };
@@ -142,17 +145,18 @@ pub(crate) fn answers(
 async fn answer(
     ctx: Context,
     replica: Option<std::sync::Arc<Replica>>,
+    from: NodeId,
     number: u64,
     forwarded: internal::Forwarded,
 ) -> Done<internal::ForwardReply> {
     let bytes = forwarded.encoded_len();
     let reply = match forwarded.request {
-        Some(Request::Mutate(request)) => Some(Reply::Mutate(match (replica, request.mutation) {
-            (Some(replica), Some(mutation)) => match admit_one(&ctx.memory.in_flight, bytes) {
-                Ok(charge) => mutate(&ctx, &replica, mutation, Timestamp(request.floor), charge).await,
+        Some(Request::Mutate(request)) => Some(Reply::Mutate(match replica {
+            Some(replica) => match admit_one(&ctx.memory.in_flight, bytes) {
+                Ok(charge) => mutate(&ctx, &replica, from, request, charge).await,
                 Err(e) => mutate_refused(e.into()),
             },
-            (None, _) | (_, None) => mutate_refused(Refusal::NotLeader(None)),
+            None => mutate_refused(Refusal::NotLeader(None)),
         })),
         Some(Request::Read(request)) => match replica {
             Some(replica) => match admit_one(&ctx.memory.in_flight, bytes) {

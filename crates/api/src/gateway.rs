@@ -15,24 +15,30 @@ use crate::floor;
 use crate::serve::{self, Read, ReadAnswer, nanos};
 use meridian_catalog::CatalogView;
 use meridian_clock::{Mono, sleep};
-use meridian_consensus::Charge;
+use meridian_consensus::{Awaited, Charge, Replica};
 use meridian_probe::{Event, Sabotage, emit, mark, sabotaged};
 use meridian_proto::internal::v1 as internal;
 use meridian_proto::internal::v1::{mutate_reply, read_reply};
+use meridian_proto::v1::RequestId;
 use meridian_storage::DiskLevel;
 use meridian_transport::Failed;
 use meridian_txn::{Committed, Page, ReadPlan, id_to_proto, plan_span, verdict};
 use meridian_types::{
-    CausalityToken, Consistency, Error, Fate, NodeId, Reason, Receipt, RegionId, ShardId, TableId, Timestamp,
+    CausalityToken, CommitPath, Consistency, Error, Fate, NodeId, Reason, Receipt, RegionId, ShardId, TableId, Timestamp,
 };
 use meridian_wire::header::Served;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Pause between attempts while a shard has no leader that is known.
 const RETRY_PAUSE: Duration = Duration::from_millis(25);
 /// Longest such pause.
 const RETRY_PAUSE_MAX: Duration = Duration::from_millis(400);
+
+/// Least round trip to a leader from which on the gateway's node counts for itself who has a mutation: nearer ones gain
+/// less than telling it costs.
+const OWN_COUNT_RTT: Duration = Duration::from_millis(2);
 
 /// A node that did not answer gets this fraction of the usual time from then on.
 const SILENT_FRACTION: u32 = 4;
@@ -66,6 +72,7 @@ struct Attempt<T> {
     by: NodeId,
     call: Duration,
     times: internal::ServeTimes,
+    path: CommitPath,
 }
 
 /// Where to look for a shard's leader: each node at most once per round, best guess first.
@@ -131,6 +138,7 @@ pub(crate) async fn mutate(
     arrival: Arrival<'_>,
 ) -> Result<Answered<Committed>, Error> {
     let mut route = Route::new(ctx, shard);
+    let mut own = OwnCount::new(ctx, view, shard, &mutation);
     let mut unknown = false;
     let mut shed = None;
     loop {
@@ -149,7 +157,7 @@ pub(crate) async fn mutate(
         if sabotaged(Sabotage::NewIdPerAttempt) {
             copy.request_id = Some(id_to_proto(ctx.request_id()));
         }
-        let attempt = mutate_at(ctx, to, shard, copy, arrival.charge);
+        let attempt = mutate_at(ctx, to, shard, copy, &mut own, arrival.charge);
         match tokio::time::timeout(route.limit(to, left), attempt).await {
             // It may have been proposed; the ledger tells the next attempt.
             Err(_) => {
@@ -174,26 +182,71 @@ pub(crate) async fn mutate(
     }
 }
 
+/// This node's own count of who has a mutation, where that can be sooner than the leader's.
+struct OwnCount {
+    replica: Option<Arc<Replica>>,
+    id: Option<RequestId>,
+    awaited: Option<Awaited>,
+}
+
+impl OwnCount {
+    /// Nothing is awaited before a mutation goes to another node.
+    fn new(ctx: &Context, view: &CatalogView, shard: ShardId, mutation: &internal::Mutation) -> Self {
+        let table = view.shard(shard).and_then(|s| view.table_by_id(s.table));
+        let classic = table.is_some_and(|t| t.classic_commit);
+        let replica = ctx.replicas.get(shard).filter(|_| !classic);
+        Self { replica, id: mutation.request_id, awaited: None }
+    }
+
+    /// Counts from now on, if it is worth it towards a leader at `to`; whether it does.
+    fn begin(&mut self, ctx: &Context, to: NodeId) -> bool {
+        let far = ctx.gossip.rtt(to).is_some_and(|rtt| rtt >= OWN_COUNT_RTT);
+        if let (Some(replica), Some(id), true, true) = (&self.replica, &self.id, far, ctx.clock.is_safe()) {
+            self.awaited.get_or_insert_with(|| replica.await_outcome(id));
+        }
+        self.awaited.is_some()
+    }
+
+    /// The outcome, once this node's own replica has applied the mutation.
+    async fn outcome(&mut self) -> internal::Outcome {
+        match &mut self.awaited {
+            Some(awaited) => awaited.outcome().await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
 async fn mutate_at(
     ctx: &Context,
     to: NodeId,
     shard: ShardId,
     mutation: internal::Mutation,
+    own: &mut OwnCount,
     charge: &Charge,
 ) -> Result<Attempt<internal::Outcome>, Refusal> {
     let start = Mono::now();
     if to == ctx.me {
         let replica = ctx.replicas.get(shard).ok_or(Refusal::NotLeader(None))?;
-        let commit = serve::mutate(ctx, &replica, mutation, Timestamp::ZERO, charge.clone()).await?;
+        let commit = serve::mutate(ctx, &replica, mutation, Timestamp::ZERO, None, charge.clone()).await?;
         let (times, call) = (serve::times_to_pb(commit.times), Duration::from_nanos(commit.times.total));
-        return Ok(Attempt { value: commit.outcome, by: to, call, times });
+        return Ok(Attempt { value: commit.outcome, by: to, call, times, path: CommitPath::Leader });
     }
-    let reply = ctx.links().mutate(to, shard, mutation).await.map_err(write_failed)?;
+    let early = own.begin(ctx, to);
+    let reply = tokio::select! {
+        biased;
+        outcome = own.outcome() => {
+            let (call, times) = (Mono::now().since(start), internal::ServeTimes::default());
+            return Ok(Attempt { value: outcome, by: to, call, times, path: CommitPath::OneRoundTrip });
+        }
+        reply = ctx.links().mutate(to, shard, mutation, early) => reply.map_err(write_failed)?,
+    };
     let reply = reply.ok_or_else(failure::lost)?;
     let call = Mono::now().since(start);
     let times = reply.times.unwrap_or_default();
     match reply.result {
-        Some(mutate_reply::Result::Outcome(outcome)) => Ok(Attempt { value: outcome, by: to, call, times }),
+        Some(mutate_reply::Result::Outcome(outcome)) => {
+            Ok(Attempt { value: outcome, by: to, call, times, path: CommitPath::Leader })
+        }
         Some(mutate_reply::Result::NotLeader(n)) => Err(Refusal::NotLeader(hint(n))),
         Some(mutate_reply::Result::Failure(f)) => Err(failure::from_pb(f).into()),
         None => Err(failure::lost().into()),
@@ -288,6 +341,7 @@ fn receipt<T>(attempt: &Attempt<T>, commit_wait: Duration, floor: Duration, arri
         commit_wait,
         total,
         floor: nanos(floor),
+        path: attempt.path,
     }
 }
 
@@ -389,7 +443,7 @@ async fn read_local(
     };
     let times = answer.times;
     let call = call.unwrap_or(Duration::from_nanos(times.total_ns));
-    Ok(Attempt { value: answer, by: ctx.me, call, times })
+    Ok(Attempt { value: answer, by: ctx.me, call, times, path: CommitPath::NotSaid })
 }
 
 /// Asks the leader up to where this node's replica must have applied.
@@ -432,7 +486,7 @@ async fn read_at(
             // Staleness as this gateway's clock has it: counted from the arrival here.
             let linearizable = matches!(read.consistency, Consistency::Linearizable);
             let staleness = if linearizable { Duration::ZERO } else { arrival.latest.since(at) };
-            Ok(Attempt { value: ReadAnswer { page, at, staleness, times }, by: to, call, times })
+            Ok(Attempt { value: ReadAnswer { page, at, staleness, times }, by: to, call, times, path: CommitPath::NotSaid })
         }
         Some(read_reply::Result::NotLeader(n)) => Err(Refusal::NotLeader(hint(n))),
         Some(read_reply::Result::Failure(f)) => Err(failure::from_pb(f).into()),

@@ -46,15 +46,16 @@ impl Links {
         Self { peers, cluster, links: RwLock::default() }
     }
 
-    /// Hands a mutation to another node.
+    /// Hands a mutation to another node; `early`: this one counts by itself who has it.
     pub(crate) async fn mutate(
         &self,
         to: NodeId,
         shard: ShardId,
         mutation: internal::Mutation,
+        early: bool,
     ) -> Result<Option<internal::MutateReply>, Failed> {
         let bytes = mutation.encoded_len();
-        let request = internal::MutateRequest { target: None, mutation: Some(mutation), floor: 0 };
+        let request = internal::MutateRequest { target: None, mutation: Some(mutation), floor: 0, early };
         let reply = self.link(to, Kind::Small).call((shard, Request::Mutate(request)), bytes).await?;
         Ok(if let Some(Reply::Mutate(reply)) = reply { Some(reply) } else { None })
     }

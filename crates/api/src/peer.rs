@@ -17,7 +17,7 @@ use meridian_proto::internal::v1::inspect_server::{Inspect, InspectServer};
 use meridian_proto::internal::v1::join_reply;
 use meridian_proto::internal::v1::peer_server::{Peer, PeerServer};
 use meridian_proto::v1 as pb;
-use meridian_types::{Error, NodeId, Reason, ShardId, Timestamp};
+use meridian_types::{Error, NodeId, Reason, ShardId};
 use tonic::{Request, Response, Status, Streaming};
 
 /// Serves the other nodes of the cluster.
@@ -69,10 +69,14 @@ impl Peer for PeerService {
         request: Request<internal::MutateRequest>,
     ) -> Result<Response<internal::MutateReply>, Status> {
         let charge = charge_of(&request);
-        let message = request.into_inner();
-        let replica = self.ctx.replicas.addressed(message.target)?;
-        let mutation = message.mutation.ok_or_else(|| Status::invalid_argument("no mutation"))?;
-        Ok(Response::new(forwarded::mutate(&self.ctx, &replica, mutation, Timestamp(message.floor), charge).await))
+        let mut message = request.into_inner();
+        let target = message.target.take();
+        let from = NodeId(target.as_ref().map_or(0, |t| t.from));
+        let replica = self.ctx.replicas.addressed(target)?;
+        if message.mutation.is_none() {
+            return Err(Status::invalid_argument("no mutation"));
+        }
+        Ok(Response::new(forwarded::mutate(&self.ctx, &replica, from, message, charge).await))
     }
 
     async fn read(&self, request: Request<internal::ReadRequest>) -> Result<Response<internal::ReadReply>, Status> {

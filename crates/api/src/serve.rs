@@ -38,18 +38,19 @@ pub(crate) fn times_to_pb(t: ServeTimes) -> internal::ServeTimes {
     }
 }
 
-/// Proposes a mutation at this replica.
+/// Proposes a mutation at this replica. The voters tell `origin` of it.
 pub(crate) async fn mutate(
     ctx: &Context,
     replica: &Replica,
     mutation: internal::Mutation,
     floor: Timestamp,
+    origin: Option<NodeId>,
     charge: Charge,
 ) -> Result<Commit, Refusal> {
     check_voters(ctx, replica)?;
     let mutation = compact(mutation);
     let span = mutation_span(&mutation);
-    Ok(replica.propose(mutation, span, floor, charge).await?)
+    Ok(replica.propose(mutation, span, floor, origin, charge).await?)
 }
 
 /// Refuses a mutation that no quorum would take, as far as other nodes have told: better than an entry whose outcome

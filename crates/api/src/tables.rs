@@ -108,7 +108,7 @@ impl TablesService {
         }
         let build = |view: &CatalogView| {
             let (name, placement, split_keys) = (name.clone(), placement.clone(), split_keys.clone());
-            let new = NewTable { name, placement, split_keys, gc_ttl };
+            let new = NewTable { name, placement, split_keys, gc_ttl, classic_commit: request.classic_commit };
             create_table(view, self.ctx.request_id(), new).map(|(mutation, _)| Some(mutation))
         };
         change_catalog(&self.ctx, arrival, build).await?;

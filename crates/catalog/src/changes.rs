@@ -50,6 +50,8 @@ pub struct NewTable {
     pub split_keys: Vec<Bytes>,
     /// How long old versions are kept; `None`: [`GC_TTL_DEFAULT`].
     pub gc_ttl: Option<Duration>,
+    /// Whether writes are acknowledged by their leader only.
+    pub classic_commit: bool,
 }
 
 /// Forms a cluster: its record, its first nodes and the first number. Refused at apply if there is one already.
@@ -131,7 +133,8 @@ pub fn create_table(view: &CatalogView, id: RequestId, new: NewTable) -> Result<
     }
     let members: BTreeSet<_> = shards.iter().flat_map(|s| s.replicas.iter().map(|r| r.node)).collect();
     let next = table.0 + 1 + shards.len() as u64;
-    let table = Table { id: table, name: new.name, placement: new.placement, shards, gc_ttl };
+    let NewTable { name, placement, classic_commit, .. } = new;
+    let table = Table { id: table, name, placement, shards, gc_ttl, classic_commit };
 
     let mut change = Change::default();
     change.expect(cluster_key(), cluster.version);

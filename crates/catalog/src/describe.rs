@@ -49,6 +49,7 @@ pub fn table_to_proto(table: &Table, rtts: &RttMatrix, leader_of: impl Fn(ShardI
         placement: Some(placement_to_proto(&table.placement)),
         shards: table.shards.iter().map(|shard| shard_to_proto(shard, rtts, leader_of(shard.id))).collect(),
         gc_ttl_ns: nanos(table.gc_ttl),
+        classic_commit: table.classic_commit,
     }
 }
 

@@ -70,6 +70,8 @@ pub struct Table {
     pub shards: Vec<Arc<Shard>>,
     /// Versions older than this may be collected.
     pub gc_ttl: Duration,
+    /// Writes are acknowledged by their leader only, never earlier by the region that they came from.
+    pub classic_commit: bool,
 }
 
 /// A shard of a table.
@@ -258,6 +260,7 @@ fn encode_table(table: &Table) -> wire::TableRecord {
         placement: Some(placement_to_proto(&table.placement)),
         shards: table.shards.iter().map(|shard| encode_shard(shard)).collect(),
         gc_ttl_ns: nanos(table.gc_ttl),
+        classic_commit: table.classic_commit,
     }
 }
 
@@ -271,7 +274,8 @@ fn decode_table(record: wire::TableRecord) -> Result<Table, &'static str> {
     if shards.first().is_none_or(|first| !first.range.start.is_empty()) || !ends.eq(starts) {
         return Err("its shards do not cover all keys in order");
     }
-    Ok(Table { id, name: record.name, placement, shards, gc_ttl: Duration::from_nanos(record.gc_ttl_ns) })
+    let (gc_ttl, classic_commit) = (Duration::from_nanos(record.gc_ttl_ns), record.classic_commit);
+    Ok(Table { id, name: record.name, placement, shards, gc_ttl, classic_commit })
 }
 
 fn encode_shard(shard: &Shard) -> wire::ShardRecord {

@@ -1,6 +1,7 @@
 //! Round-trip times between regions, as the cluster was formed with.
 
 use meridian_types::RegionId;
+use meridian_types::floor::{self, RoundTrips};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -39,12 +40,13 @@ impl RttMatrix {
     /// * `voters`: the regions of all voters, one item per voter, the leader's own included.
     /// * `None`: a round trip that it needs is not known, or `leader` is no voter's region.
     pub fn quorum(&self, leader: &RegionId, voters: &[RegionId]) -> Option<Duration> {
-        let own = voters.iter().position(|region| region == leader)?;
-        let others = voters.iter().enumerate().filter(|(i, _)| *i != own);
-        let mut rtts = others.map(|(_, region)| self.get(leader, region)).collect::<Option<Vec<_>>>()?;
-        rtts.sort_unstable();
-        let acks = voters.len() / 2;
-        if acks == 0 { Some(Duration::ZERO) } else { rtts.get(acks - 1).copied() }
+        voters.contains(leader).then(|| floor::quorum_rtt(self, leader, voters)).flatten()
+    }
+}
+
+impl RoundTrips for RttMatrix {
+    fn round_trip(&self, a: &RegionId, b: &RegionId) -> Option<Duration> {
+        self.get(a, b)
     }
 }
 

@@ -91,7 +91,7 @@ fn node(id: u64, region: &str) -> Node {
 fn table(name: &str, placement: &str, split_keys: &[&'static str]) -> NewTable {
     let placement = Placement::parse(placement).expect("a placement");
     let split_keys = split_keys.iter().map(|k| Bytes::from(*k)).collect();
-    NewTable { name: name.into(), placement, split_keys, gc_ttl: None }
+    NewTable { name: name.into(), placement, split_keys, gc_ttl: None, classic_commit: false }
 }
 
 fn reason<T: std::fmt::Debug>(result: Result<T, Error>) -> Reason {

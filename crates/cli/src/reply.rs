@@ -4,7 +4,7 @@ use crate::output::{number, short, short_ns, table};
 use crate::text::{Encoding, hex, printable};
 use comfy_table::Cell;
 use meridian_client::{Reply, Row};
-use meridian_types::Receipt;
+use meridian_types::{CommitPath, Receipt};
 use serde_json::{Map, Value, json};
 
 /// The parts of a receipt on the critical path, in order, with their names.
@@ -69,6 +69,9 @@ pub(crate) fn receipt_table(r: &Receipt) -> String {
         t.add_row(vec![Cell::new(name), number(short_ns(nanos)), number(ratio(nanos, r.total, 100.0, "%"))]);
     }
     t.add_row(vec![Cell::new("total"), number(short_ns(r.total)), Cell::new("")]);
+    if let Some(path) = path(r.path) {
+        t.add_row(vec![Cell::new("acknowledged"), Cell::new(path), Cell::new("")]);
+    }
     t.add_row(vec![
         Cell::new("physical floor"),
         number(short_ns(r.floor)),
@@ -77,11 +80,23 @@ pub(crate) fn receipt_table(r: &Receipt) -> String {
     t.to_string()
 }
 
+/// Which way a write was acknowledged.
+fn path(path: CommitPath) -> Option<&'static str> {
+    match path {
+        CommitPath::Leader => Some("by the leader"),
+        CommitPath::OneRoundTrip => Some("in one round trip"),
+        CommitPath::NotSaid => None,
+    }
+}
+
 fn receipt_json(r: &Receipt) -> Value {
     let mut members: Map<_, _> =
         parts(r).into_iter().map(|(name, nanos)| (format!("{}_ns", name.replace(' ', "_")), nanos.into())).collect();
     members.insert("total_ns".into(), r.total.into());
     members.insert("floor_ns".into(), r.floor.into());
+    if let Some(path) = path(r.path) {
+        members.insert("acknowledged".into(), path.into());
+    }
     Value::Object(members)
 }
 

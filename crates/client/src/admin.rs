@@ -13,6 +13,15 @@ use meridian_transport::Channel;
 use meridian_types::{Error as Cause, NodeId, Placement, Reason, ShardId};
 use std::time::Duration;
 
+/// What a table may have other than the cluster's defaults.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TableOptions {
+    /// How long old versions are kept; `None`: as the cluster says.
+    pub gc_ttl: Option<Duration>,
+    /// Writes are acknowledged by their leader only, never earlier by the region that they came from.
+    pub classic_commit: bool,
+}
+
 impl Client {
     /// Creates a table, split into shards at `split_keys` (sorted, distinct); returns when its shards have leaders.
     pub async fn create_table(
@@ -21,20 +30,22 @@ impl Client {
         placement: &Placement,
         split_keys: Vec<Bytes>,
     ) -> Result<pb::Table, Error> {
-        self.create_table_with_ttl(name, placement, split_keys, None).await
+        self.create_table_with(name, placement, split_keys, TableOptions::default()).await
     }
 
-    /// As [`Client::create_table`], for a table that keeps old versions for `gc_ttl`; `None`: the cluster's default.
-    pub async fn create_table_with_ttl(
+    /// As [`Client::create_table`], for a table that differs from others in more than its placement.
+    pub async fn create_table_with(
         &self,
         name: &str,
         placement: &Placement,
         split_keys: Vec<Bytes>,
-        gc_ttl: Option<Duration>,
+        options: TableOptions,
     ) -> Result<pb::Table, Error> {
         let placement = Some(meridian_wire::placement::encode(placement));
+        let TableOptions { gc_ttl, classic_commit } = options;
         let gc_ttl_ns = gc_ttl.map_or(0, |ttl| u64::try_from(ttl.as_nanos()).unwrap_or(u64::MAX).max(1));
-        let request = pb::CreateTableRequest { name: name.to_owned(), placement, split_keys, gc_ttl_ns };
+        let request =
+            pb::CreateTableRequest { name: name.to_owned(), placement, split_keys, gc_ttl_ns, classic_commit };
         let send = |c, r| async move { tables(c).create_table(r).await };
         let (reply, attempts) = self.call(Operation::Once, request, send).await?;
         described(reply.table, attempts)

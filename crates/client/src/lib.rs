@@ -32,6 +32,7 @@ mod session;
 mod tests;
 mod transaction;
 
+pub use admin::TableOptions;
 pub use client::Client;
 pub use config::{ClientConfig, Gateway, RetryPolicy};
 pub use error::{Error, Result};

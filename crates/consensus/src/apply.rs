@@ -10,6 +10,8 @@ use crate::delay::delay;
 use crate::events;
 use crate::log_cache::LogCache;
 use crate::raft_types::{Applied, Command, RaftLogId, RaftPayload, RaftSnapshotMeta, RaftStoredMembership, Raftish};
+use crate::early::acceptor::Acceptor;
+use crate::early::outcomes::Outcomes;
 use crate::safe_time::SafeTime;
 use crate::snapshot::{SnapshotBundle, SnapshotMaker};
 use futures::{FutureExt, Stream, StreamExt};
@@ -79,6 +81,12 @@ pub(crate) struct Position {
     pub(crate) gc_floor: Timestamp,
 }
 
+/// What the apply path has to do with one-round-trip commit.
+pub(crate) struct EarlyParts {
+    pub(crate) outcomes: Arc<Outcomes>,
+    pub(crate) acceptor: Arc<Acceptor>,
+}
+
 /// openraft's state machine for one group.
 pub(crate) struct ApplyWorker {
     shard: ShardId,
@@ -88,6 +96,7 @@ pub(crate) struct ApplyWorker {
     safe: Arc<SafeTime>,
     snapshots: Arc<SnapshotMaker>,
     backlog: Backlog,
+    early: EarlyParts,
     position: watch::Sender<Position>,
     applied: Option<RaftLogId>,
     last_ts: Timestamp,
@@ -113,6 +122,7 @@ impl ApplyWorker {
         safe: Arc<SafeTime>,
         snapshots: Arc<SnapshotMaker>,
         backlog: Backlog,
+        early: EarlyParts,
     ) -> io::Result<(Self, watch::Receiver<Position>)> {
         let (position, rx) = watch::channel(Position::default());
         let mut worker = Self {
@@ -123,6 +133,7 @@ impl ApplyWorker {
             safe,
             snapshots,
             backlog,
+            early,
             position,
             applied: None,
             last_ts: Timestamp::ZERO,
@@ -138,6 +149,9 @@ impl ApplyWorker {
         self.applied = codec::opt_log_id_from_pb(state.applied).map_err(invalid)?;
         self.last_ts = Timestamp(state.last_ts);
         self.membership = codec::stored_membership_from_pb(state.membership).map_err(invalid)?;
+        if self.applied.is_some() {
+            self.early.acceptor.learn_membership(&self.membership);
+        }
         self.gc_floor = Timestamp(state.gc_floor);
         self.publish();
         Ok(())
@@ -159,6 +173,21 @@ impl ApplyWorker {
             last_ts: self.last_ts.0,
             membership: Some(codec::stored_membership_to_pb(&self.membership)),
             gc_floor: self.gc_floor.0,
+        }
+    }
+
+    /// Tells those who wait at this node what their requests came to.
+    fn tell_origin(&self, entries: &[EntryResponder<Raftish>], results: &[Applied]) {
+        if !self.early.outcomes.is_waited_for() {
+            return;
+        }
+        for ((entry, _), result) in entries.iter().zip(results) {
+            if let (RaftPayload::Normal(command), Applied::Outcomes(outcomes)) = (&entry.payload, result)
+                && let Some(pb::command::Body::Mutations(m)) = &command.message().body
+            {
+                let ids = m.mutations.iter().map(|m| m.request_id.as_ref());
+                self.early.outcomes.applied(ids.zip(outcomes));
+            }
         }
     }
 
@@ -255,6 +284,7 @@ impl ApplyWorker {
             emit(|| events::applied(self.shard, entry, result));
         }
         self.publish();
+        self.tell_origin(&entries, &results);
         for ((_, responder), result) in entries.into_iter().zip(results) {
             if let Some(responder) = responder {
                 responder.send(result);

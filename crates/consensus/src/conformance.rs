@@ -1,9 +1,10 @@
 //! openraft's own storage suite, run on RocksDB and on the simulated disk: on a store of its own for each case, next to a
 //! second group, and for two groups at once in one instance, while a third is written to between them.
 
-use crate::apply::{ApplyWorker, EntryMutations, StateMachine};
-use crate::backlog::Backlog;
-use crate::log_cache::{LogCache, LogMemory};
+use crate::apply::{ApplyWorker, EarlyParts, EntryMutations, StateMachine};
+use crate::early::Acceptances;
+use crate::log_cache::LogCache;
+use crate::memory::NodeMemory;
 use crate::log_store::LogStore;
 use crate::raft_types::Raftish;
 use crate::safe_time::SafeTime;
@@ -11,7 +12,7 @@ use crate::snapshot::SnapshotMaker;
 use bytes::Bytes;
 use meridian_proto::internal::v1 as pb;
 use meridian_storage::{DataBatch, SimDisk, SimDiskOptions, StorageError, Store, StoreOptions};
-use meridian_types::{KeyRange, ShardId, TableId, Timestamp};
+use meridian_types::{KeyRange, MEMORY_MIN, MemoryBudget, NodeId, ShardId, TableId, Timestamp};
 use openraft::testing::log::{StoreBuilder, Suite};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -67,15 +68,16 @@ impl StoreBuilder<Raftish, LogStore, ApplyWorker, TempDir> for Builder {
 
 /// A group's log and state machine.
 fn group(store: &Store, shard: ShardId) -> (LogStore, ApplyWorker) {
-    let memory = LogMemory::new(1 << 20);
-    let (backlog, space) = (Backlog::new(1 << 30), store.space().clone());
-    let log = LogStore::open(store.raft.shard(shard), Timestamp::ZERO, &memory, &backlog, space).unwrap();
+    let memory = NodeMemory::new(MemoryBudget::of(MEMORY_MIN).unwrap());
+    let (backlog, tell) = (memory.backlog.clone(), Acceptances::new(NodeId(1)));
+    let log = LogStore::open(store.raft.shard(shard), Timestamp::ZERO, &memory, store.space().clone(), &tell).unwrap();
+    let early = EarlyParts { outcomes: Arc::default(), acceptor: log.acceptor().clone() };
     // The suite applies entries that it never appended: nothing to wait for.
-    let synced = LogCache::new(u64::MAX, Timestamp::ZERO, &memory);
+    let synced = LogCache::new(u64::MAX, Timestamp::ZERO, &memory.log);
     let table = TableId(shard.0);
     let snapshots = SnapshotMaker::new(shard, table, KeyRange::all(), store.clone());
     let safe = Arc::new(SafeTime::new(Timestamp::ZERO));
-    let worker = ApplyWorker::open(shard, store.data.clone(), Arc::new(Nothing), synced, safe, snapshots, backlog);
+    let worker = ApplyWorker::open(shard, store.data.clone(), Arc::new(Nothing), synced, safe, snapshots, backlog, early);
     (log, worker.unwrap().0)
 }
 

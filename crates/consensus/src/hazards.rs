@@ -13,10 +13,10 @@
 //! * *A crash in the middle of a snapshot's installation*: `crates/storage/src/install.rs`, at every step.
 //! * *A late sync that vouches for a replaced tail*: [`crate::log_cache`], without a disk; here with one.
 
-use crate::apply::{ApplyWorker, EntryMutations, StateMachine};
-use crate::backlog::Backlog;
+use crate::apply::{ApplyWorker, EarlyParts, EntryMutations, StateMachine};
+use crate::early::Acceptances;
 use crate::codec;
-use crate::log_cache::LogMemory;
+use crate::memory::NodeMemory;
 use crate::log_store::LogStore;
 use crate::raft_types::{
     Member, RaftEntry, RaftLeaderId, RaftLogId, RaftMembership, RaftPayload, RaftSnapshotMeta, RaftStoredMembership,
@@ -27,7 +27,7 @@ use crate::snapshot::{SnapshotBundle, SnapshotMaker, meta_of};
 use futures::{FutureExt as _, StreamExt as _};
 use meridian_proto::internal::v1 as pb;
 use meridian_storage::{DataBatch, StorageError, Store, StoreOptions};
-use meridian_types::{KeyRange, ShardId, TableId, Timestamp};
+use meridian_types::{KeyRange, MEMORY_MIN, MemoryBudget, NodeId, ShardId, TableId, Timestamp};
 use openraft::storage::{IOFlushed, RaftLogStorage as _, RaftStateMachine as _, StorageHelper};
 use openraft::type_config::TypeConfigExt as _;
 use openraft::{RaftLogReader as _, RaftSnapshotBuilder as _};
@@ -64,13 +64,14 @@ fn open(dir: &Path) -> Store {
 
 fn group(store: &Store, shard: u64) -> Group {
     let (shard, table) = (ShardId(shard), TableId(shard));
-    let memory = LogMemory::new(1 << 20);
-    let (backlog, space) = (Backlog::new(1 << 30), store.space().clone());
-    let log = LogStore::open(store.raft.shard(shard), Timestamp::ZERO, &memory, &backlog, space).unwrap();
+    let memory = NodeMemory::new(MemoryBudget::of(MEMORY_MIN).unwrap());
+    let (backlog, tell) = (memory.backlog.clone(), Acceptances::new(NodeId(1)));
+    let log = LogStore::open(store.raft.shard(shard), Timestamp::ZERO, &memory, store.space().clone(), &tell).unwrap();
+    let early = EarlyParts { outcomes: Arc::default(), acceptor: log.acceptor().clone() };
     let snapshots = SnapshotMaker::new(shard, table, KeyRange::all(), store.clone());
     let safe = Arc::new(SafeTime::new(Timestamp::ZERO));
     let (data, cache) = (store.data.clone(), log.cache().clone());
-    let worker = ApplyWorker::open(shard, data, Arc::new(Nothing), cache, safe, snapshots.clone(), backlog);
+    let worker = ApplyWorker::open(shard, data, Arc::new(Nothing), cache, safe, snapshots.clone(), backlog, early);
     Group { log, worker: worker.unwrap().0, snapshots }
 }
 

@@ -36,6 +36,8 @@ pub(crate) struct Proposal {
     pub(crate) mutation: pb::Mutation,
     pub(crate) span: KeySpan,
     pub(crate) floor: Timestamp,
+    /// The node that wants to hear from the voters about it.
+    pub(crate) origin: Option<NodeId>,
     pub(crate) arrived: Mono,
     pub(crate) charge: Charge,
     pub(crate) reply: oneshot::Sender<Result<Decision, ConsensusError>>,

@@ -6,6 +6,7 @@
 //!
 //! * [`sequencer`]: stamps (rules S1-S6), entries in flight (I1-I3) and closing (C1-C6), as a pure core.
 //! * [`lease`]: quorum-acknowledged instants and the lease (R1-R6).
+//! * `early`: one-round-trip commit (O1-O7).
 //! * [`safe_time`]: what a replica may serve by itself (C2, C4, C5).
 //! * [`replica`]: one group on one node, the shell around all of these.
 //! * [`peers`], [`network`], [`service`], [`gossip`]: what goes between nodes.
@@ -18,6 +19,7 @@ pub mod config;
 #[cfg(test)]
 mod conformance;
 mod delay;
+mod early;
 mod error;
 mod events;
 #[cfg(feature = "fuzzing")]
@@ -45,6 +47,7 @@ mod status;
 
 pub use apply::{EntryMutations, StateMachine, Undecodable};
 pub use backlog::{Backlog, FlushLags};
+pub use early::{Acceptances, Awaited};
 pub use error::{ConsensusError, NotLeader};
 pub use gossip::Gossip;
 pub use log_cache::LogMemory;

@@ -2,8 +2,11 @@
 
 use crate::backlog::Backlog;
 use crate::codec;
+use crate::early::acceptor::Acceptor;
+use crate::early::Acceptances;
 use crate::events;
-use crate::log_cache::{LogCache, LogMemory};
+use crate::log_cache::LogCache;
+use crate::memory::NodeMemory;
 use crate::raft_types::{RaftEntry, RaftLogId, RaftPayload, RaftVote, Raftish};
 use bytes::Bytes;
 use futures::FutureExt;
@@ -30,6 +33,7 @@ const TAIL_STEP: u64 = 64;
 pub(crate) struct LogStore {
     log: RaftLog,
     cache: Arc<LogCache>,
+    acceptor: Arc<Acceptor>,
     space: DiskSpace,
     backlog: Backlog,
     /// Told when the data has to be flushed for the log's sake.
@@ -54,25 +58,37 @@ pub(crate) fn decode_log_id(bytes: Option<Bytes>) -> io::Result<Option<RaftLogId
     codec::log_id_from_pb(pb::LogId::decode(bytes).map_err(malformed)?).map(Some).map_err(malformed)
 }
 
+fn decode_vote(bytes: Option<Bytes>) -> io::Result<Option<RaftVote>> {
+    let Some(bytes) = bytes else { return Ok(None) };
+    codec::vote_from_pb(Some(pb::Vote::decode(bytes).map_err(malformed)?)).map(Some).map_err(malformed)
+}
+
 impl LogStore {
-    /// Opens the log; `applied_stamp` is the last stamp that the data holds.
+    /// Opens the log; `applied_stamp` is the last stamp that the data holds. What it accepts is told to others by `tell`.
     pub(crate) fn open(
         log: RaftLog,
         applied_stamp: Timestamp,
-        memory: &LogMemory,
-        backlog: &Backlog,
+        memory: &NodeMemory,
         space: DiskSpace,
+        tell: &Acceptances,
     ) -> io::Result<Self> {
         let next = log.last_index().map_err(storage_io)?.map_or(0, |i| i + 1);
         let stamp = last_stamp_in(&log, next)?.max(applied_stamp);
         let purged = decode_log_id(log.purged().map_err(storage_io)?)?.map_or(0, |id| id.index + 1);
-        let cache = LogCache::new(next.max(purged), stamp, memory);
-        Ok(Self { log, cache, space, backlog: backlog.clone(), flush_due: Arc::default() })
+        let cache = LogCache::new(next.max(purged), stamp, &memory.log);
+        let vote = decode_vote(log.vote().map_err(storage_io)?)?.map(|vote| vote.leader_id);
+        let acceptor = Acceptor::new(log.shard(), vote, tell.clone());
+        Ok(Self { log, cache, acceptor, space, backlog: memory.backlog.clone(), flush_due: Arc::default() })
     }
 
     /// Told when the data has to be flushed for the log's sake.
     pub(crate) fn flush_due(&self) -> Arc<Notify> {
         self.flush_due.clone()
+    }
+
+    /// What this log has accepted of whom.
+    pub(crate) fn acceptor(&self) -> &Arc<Acceptor> {
+        &self.acceptor
     }
 
     /// The cache and the sync watermark.
@@ -148,8 +164,7 @@ impl RaftLogReader<Raftish> for LogStore {
     }
 
     async fn read_vote(&mut self) -> Result<Option<RaftVote>, io::Error> {
-        let Some(bytes) = self.log.vote().map_err(storage_io)? else { return Ok(None) };
-        codec::vote_from_pb(Some(pb::Vote::decode(bytes).map_err(malformed)?)).map(Some).map_err(malformed)
+        decode_vote(self.log.vote().map_err(storage_io)?)
     }
 }
 
@@ -170,6 +185,7 @@ impl RaftLogStorage<Raftish> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &RaftVote) -> Result<(), io::Error> {
+        self.acceptor.voted(vote.leader_id);
         let saved = self.log.save_vote(codec::vote_to_pb(vote).encode_to_vec().into());
         if sabotaged(Sabotage::VoteUnsynced) {
             // Written, and not waited for.
@@ -209,6 +225,7 @@ impl RaftLogStorage<Raftish> for LogStore {
         for (entry, (_, bytes)) in entries.iter().zip(&encoded) {
             emit(|| events::appended(shard, entry, bytes));
         }
+        self.acceptor.appended(&entries);
         let sizes: Vec<usize> = encoded.iter().map(|(_, b)| b.len()).collect();
         let bytes = sizes.iter().sum::<usize>() as u64;
         self.space.wrote(bytes);
@@ -218,10 +235,11 @@ impl RaftLogStorage<Raftish> for LogStore {
             self.flush_due.notify_one();
         }
         self.cache.append(entries.into_iter().zip(sizes));
-        let cache = self.cache.clone();
+        let (cache, acceptor) = (self.cache.clone(), self.acceptor.clone());
         let done = move |result: Result<(), StorageError>| {
             if result.is_ok() {
                 cache.synced_one();
+                acceptor.synced();
                 if let Some(upto) = cache.synced().checked_sub(1) {
                     emit(|| Event::Synced { shard, upto });
                 }
@@ -239,6 +257,7 @@ impl RaftLogStorage<Raftish> for LogStore {
     async fn truncate_after(&mut self, last_log_id: Option<RaftLogId>) -> Result<(), io::Error> {
         let from = last_log_id.map_or(0, |id| id.index + 1);
         self.cache.truncate_from(from);
+        self.acceptor.truncated(from);
         self.backlog.truncated(self.log.shard(), from);
         self.log.truncate_from(from).map_err(storage_io)?;
         emit(|| Event::Truncated { shard: self.log.shard(), from });

@@ -1,9 +1,12 @@
 //! One replica of one shard: a Raft group's member on this node, and what it may answer.
 
-use crate::apply::{ApplyWorker, Position, StateMachine};
+use crate::apply::{ApplyWorker, EarlyParts, Position, StateMachine};
 use crate::backlog::{Backlog, FlushLags};
 use crate::codec;
 use crate::config::raft_config;
+use crate::early::commit::EarlyCommit;
+use crate::early::outcomes::Outcomes;
+use crate::early::{Acceptances, Awaited};
 use crate::error::{ConsensusError, NotLeader};
 use crate::leadership::{LeaderParts, Leadership, Proposal};
 use crate::lease::{Moment, QuorumAcks};
@@ -19,8 +22,9 @@ use crate::snapshot::{SnapshotMaker, Transfers};
 use meridian_clock::{Clock, Mono};
 use meridian_probe::{Event, ReadKind, Sabotage, emit, mark, sabotaged};
 use meridian_proto::internal::v1 as pb;
+use meridian_proto::v1::RequestId;
 use meridian_storage::{DataView, DiskLevel, DiskSpace, Store};
-use meridian_types::{KeyRange, KeySpan, NodeId, RaftTiming, RegionId, ShardId, TableId, Timestamp};
+use meridian_types::{KeyRange, KeySpan, LogId, NodeId, RaftTiming, RegionId, ShardId, TableId, Timestamp};
 use openraft::ServerState;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::metrics::RaftServerMetrics;
@@ -62,6 +66,8 @@ pub struct ReplicaOptions {
     pub memory: NodeMemory,
     /// What the snapshots that it sends share.
     pub transfers: Transfers,
+    /// Tells other nodes what it has accepted.
+    pub acceptances: Acceptances,
 }
 
 /// Where a mutation's time went at the leader, in nanoseconds; the parts follow one another.
@@ -105,6 +111,7 @@ pub struct Replica {
     backlog: Backlog,
     /// Told when the data has to be flushed for the log's sake.
     flush_due: Arc<Notify>,
+    early: EarlyCommit,
     position: watch::Receiver<Position>,
     leadership: Mutex<Option<Arc<Leadership>>>,
     /// A lease may be promised that this process knows nothing of: no votes, no elections.
@@ -135,15 +142,18 @@ impl Replica {
             machine,
             memory,
             transfers,
+            acceptances,
         } = options;
         let me = peers.me();
         let log = store.raft.shard(shard);
         let state = store.data.view().shard_state(shard)?.unwrap_or_default();
         let log_store =
-            LogStore::open(log, Timestamp(state.last_ts), &memory.log, &memory.backlog, store.space().clone());
+            LogStore::open(log, Timestamp(state.last_ts), &memory, store.space().clone(), &acceptances);
         let log_store = log_store.map_err(stopped)?;
         let pristine = log_store.is_pristine().map_err(stopped)?;
         let (cache, flush_due) = (log_store.cache().clone(), log_store.flush_due());
+        let (acceptor, outcomes) = (log_store.acceptor().clone(), Arc::<Outcomes>::default());
+        let early = EarlyCommit::new(me, shard, acceptor.clone(), outcomes.clone());
         let safe = Arc::new(SafeTime::new(Timestamp(state.last_ts)));
         let acks = Arc::new(QuorumAcks::new(me));
         store.data.collect_in(shard, table, &range);
@@ -156,6 +166,7 @@ impl Replica {
             safe.clone(),
             snapshots.clone(),
             memory.backlog.clone(),
+            EarlyParts { outcomes, acceptor: acceptor.clone() },
         )
         .map_err(stopped)?;
         emit(|| Event::Opened { shard, log_end: cache.synced(), applied: Timestamp(state.last_ts) });
@@ -169,6 +180,10 @@ impl Replica {
         };
         let config = raft_config(&timing, &cluster).map_err(stopped)?;
         let raft = Raft::new(me.0, config, network, log_store, worker).await.map_err(stopped)?;
+        // Nothing is appended yet: the replica is not known to anybody.
+        let membership = raft.with_raft_state(|state| state.membership_state.effective().clone()).await;
+        let membership = membership.map_err(stopped)?;
+        acceptor.learn_membership(&membership);
         let this = Arc::new(Self {
             shard,
             table,
@@ -184,6 +199,7 @@ impl Replica {
             snapshots,
             backlog: memory.backlog,
             flush_due,
+            early,
             position,
             leadership: Mutex::new(None),
             holding: AtomicBool::new(!pristine && !sabotaged(Sabotage::ForgetPromise)),
@@ -193,6 +209,7 @@ impl Replica {
             tokio::spawn(follow_leadership(this.clone())),
             tokio::spawn(release_hold(this.clone())),
             tokio::spawn(flush_for_the_log(this.clone())),
+            tokio::spawn(commit_early(this.clone())),
             tokio::spawn(tidy(this.snapshots.clone())),
         ];
         *this.tasks.lock().unwrap_or_else(PoisonError::into_inner) = tasks;
@@ -215,7 +232,7 @@ impl Replica {
 
     /// Proposes a mutation that touches `span`; its commit timestamp will exceed `floor`. Returns when it is
     /// applied here; the caller reveals it no earlier than its timestamp is past (rule W1). `charge` is held until the
-    /// entry is applied or known to be lost, whatever becomes of the caller.
+    /// entry is applied or known to be lost, whatever becomes of the caller. The voters tell `origin` once they have it.
     ///
     /// Cancel-safe for correctness: an entry that was handed over stays in flight.
     pub async fn propose(
@@ -223,6 +240,7 @@ impl Replica {
         mutation: pb::Mutation,
         span: KeySpan,
         floor: Timestamp,
+        origin: Option<NodeId>,
         charge: Charge,
     ) -> Result<Commit, ConsensusError> {
         let arrived = Mono::now();
@@ -235,7 +253,7 @@ impl Replica {
         }
         self.check_backlog()?;
         let (reply, decided) = oneshot::channel();
-        leadership.propose(Proposal { mutation, span, floor, arrived, charge, reply })?;
+        leadership.propose(Proposal { mutation, span, floor, origin, arrived, charge, reply })?;
         drop(leadership);
         // Without an answer nobody knows: whatever was not stamped has been answered.
         let decision = decided.await.map_err(|_| ConsensusError::Lost)??;
@@ -469,6 +487,17 @@ impl Replica {
         Some(closed)
     }
 
+    /// Another node has a leader's entries on its disk, up to this one (rule O1).
+    pub(crate) fn observe_accepted(&self, from: NodeId, id: LogId) {
+        self.early.observe(from, id);
+    }
+
+    /// Waits until this replica has applied a request that this node's gateway is about to send to the leader, telling it
+    /// that this node counts the voters by itself.
+    pub fn await_outcome(&self, id: &RequestId) -> Awaited {
+        self.early.wait_for(id)
+    }
+
     /// A leader has closed a timestamp.
     pub(crate) fn observe_closed(&self, closed: Closed) {
         self.safe.observe(closed);
@@ -637,6 +666,11 @@ async fn flush_for_the_log(this: Arc<Replica>) {
             return;
         }
     }
+}
+
+/// Has this replica apply what was found chosen, for requests of this node's gateway.
+async fn commit_early(this: Arc<Replica>) {
+    this.early.run(&this.raft).await;
 }
 
 /// Removes files of snapshots that nobody needs any more.

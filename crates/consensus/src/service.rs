@@ -15,6 +15,7 @@ use meridian_probe::{Sabotage, sabotaged};
 use meridian_proto::internal::v1 as pb;
 use meridian_proto::internal::v1::raft_server::RaftServer;
 use meridian_storage::{DiskFull, DiskLevel};
+use meridian_types::{LeaderId, LogId, NodeId, ShardId};
 use openraft::Snapshot;
 use openraft::raft::{
     AppendEntriesRequest, StreamAppendError, TransferLeaderError, TransferLeaderRequest, VoteRequest,
@@ -130,6 +131,28 @@ fn check_room(replica: &Replica, append: &AppendEntriesRequest<Raftish>) -> Resu
     }
 }
 
+/// Takes in what another node says it has accepted; `from` is who that is, once its first message has said so.
+fn take_acceptances(
+    replicas: &Replicas,
+    from: &mut Option<NodeId>,
+    message: pb::Acceptances,
+) -> Result<(), Status> {
+    if let Some(target) = &message.target {
+        replicas.check_node(Some(target))?;
+        *from = Some(NodeId(target.from));
+    }
+    let from = from.ok_or_else(|| bad("acceptances without a target"))?;
+    for accepted in message.accepted {
+        let leader = accepted.leader.ok_or_else(|| bad("an acceptance without a leader"))?;
+        // A shard that is not here (any more) has nobody who waits.
+        if let Some(replica) = replicas.get(ShardId(accepted.shard)) {
+            let leader = LeaderId { term: leader.term, node: NodeId(leader.node) };
+            replica.observe_accepted(from, LogId { leader, index: accepted.index });
+        }
+    }
+    Ok(())
+}
+
 fn no_room(e: DiskFull) -> Status {
     Status::unavailable(e.to_string())
 }
@@ -141,6 +164,7 @@ fn reply(result: pb::append_reply::Result) -> pb::AppendReply {
 #[tonic::async_trait]
 impl pb::raft_server::Raft for RaftService {
     type AppendStream = BoxStream<'static, Result<pb::AppendReply, Status>>;
+    type AcceptStream = BoxStream<'static, Result<pb::AcceptReply, Status>>;
     type TransferSnapshotStream = BoxStream<'static, Result<pb::TransferReply, Status>>;
 
     async fn append(
@@ -156,6 +180,15 @@ impl pb::raft_server::Raft for RaftService {
             }
         };
         Ok(Response::new(futures::stream::once(answers).flatten().boxed()))
+    }
+
+    async fn accept(&self, request: Request<Streaming<pb::Acceptances>>) -> Result<Response<Self::AcceptStream>, Status> {
+        let (replicas, mut from) = (self.replicas.clone(), None);
+        let silence = request.into_inner().filter_map(move |message| {
+            let taken = message.and_then(|m| take_acceptances(&replicas, &mut from, m));
+            std::future::ready(taken.err().map(Err))
+        });
+        Ok(Response::new(silence.boxed()))
     }
 
     async fn vote(&self, request: Request<pb::VoteRequest>) -> Result<Response<pb::VoteReply>, Status> {

@@ -76,6 +76,16 @@ sabotages! {
     OverlongLease "R2, R3",
     /// A learner's answers count towards the quorum that proves leadership.
     CountLearners "R1, O2",
+    /// What is appended counts as accepted before it is synced.
+    AcceptUnsynced "O1",
+    /// Entries of an older leader that a later one sends again count as accepted under the later one.
+    AcceptResent "O1",
+    /// An entry counts as chosen as soon as one voter has accepted it.
+    CountMinority "O2",
+    /// Of a joint membership only one half is asked.
+    CountOneHalf "O2",
+    /// An early commit is handed to the replica of the leader that it names.
+    CommitAsOwnLeader "O6",
     /// Reads are served before the barrier is applied.
     ReadBeforeBarrier "I1, S4",
     /// Linearizable reads do not wait for entries in flight on their keys.

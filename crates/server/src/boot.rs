@@ -16,10 +16,8 @@ use futures::future::BoxFuture;
 use meridian_api::{Context, Deadlines, Parts, routes};
 use meridian_catalog::{Catalog, Cluster, NewCluster, RttMatrix, form_cluster, timing_for};
 use meridian_clock::{Clock, Mono};
-use meridian_consensus::{
-    BYTES_PER_SECOND_DEFAULT, Charge, Gossip, Member, NodeMemory, PeerAddress, Peers, Replica, ReplicaOptions,
-    Replicas, Transfers,
-};
+use meridian_consensus::{Acceptances, BYTES_PER_SECOND_DEFAULT, Charge, Gossip, Member, NodeMemory, PeerAddress, Peers, Replica, ReplicaOptions,
+    Replicas, Transfers,};
 use meridian_proto::internal::v1 as pb;
 use meridian_storage::Store;
 use meridian_transport::Connect;
@@ -153,6 +151,7 @@ pub async fn boot(config: NodeConfig, environment: Environment) -> Result<Booted
         gossip,
         memory: NodeMemory::new(config.memory()?),
         transfers: Transfers::new(config.snapshot_bytes_per_second.unwrap_or(BYTES_PER_SECOND_DEFAULT)),
+        acceptances: Acceptances::new(config.node),
         limits: Limits::default(),
         deadlines,
         started: Mono::now(),
@@ -162,10 +161,11 @@ pub async fn boot(config: NodeConfig, environment: Environment) -> Result<Booted
     open_catalog_replica(&ctx, &membership, changed_tx).await?;
     let (routes, health) = routes(&ctx).await?;
     let first = config.form.as_ref().map(|f| f.first);
-    let gossip = ctx.gossip.clone();
-    let work: [BoxFuture<'static, ()>; 7] = [
+    let (gossip, telling) = (ctx.gossip.clone(), ctx.clone());
+    let work: [BoxFuture<'static, ()>; 8] = [
         watch_disk(ctx.store.clone()).boxed(),
         async move { gossip.run().await }.boxed(),
+        async move { telling.acceptances.run(telling.replicas.cluster().clone(), telling.peers.clone()).await }.boxed(),
         follow_catalog(ctx.clone(), changed).boxed(),
         Host::new(ctx.clone(), membership.max_offset).run().boxed(),
         balance::run(ctx.clone(), first).boxed(),
@@ -243,6 +243,7 @@ async fn open_catalog_replica(
         machine,
         memory: ctx.memory.clone(),
         transfers: ctx.transfers.clone(),
+        acceptances: ctx.acceptances.clone(),
     })
     .await?;
     ctx.replicas.insert(replica);
@@ -313,7 +314,7 @@ async fn form_catalog(ctx: &Context, form: &FormConfig) {
             let new = NewCluster { cluster: cluster.clone(), nodes: Vec::new() };
             let mutation = form_cluster(ctx.request_id(), new);
             let span = meridian_txn::mutation_span(&mutation);
-            if let Err(e) = replica.propose(mutation, span, Timestamp::ZERO, Charge::NONE).await {
+            if let Err(e) = replica.propose(mutation, span, Timestamp::ZERO, None, Charge::NONE).await {
                 tracing::info!("the cluster is not formed yet: {e}");
             }
         }

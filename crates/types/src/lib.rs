@@ -5,6 +5,7 @@
 
 mod consistency;
 mod error;
+pub mod floor;
 mod ids;
 mod key;
 mod limits;
@@ -25,7 +26,7 @@ pub use limits::Limits;
 pub use memory::{MEMORY_DEFAULT_MAX, MEMORY_MIN, MemoryBudget, MemoryTooSmall};
 pub use placement::{BadPlacement, Placement};
 pub use position::{LeaderId, LogId};
-pub use receipt::Receipt;
+pub use receipt::{CommitPath, Receipt};
 pub use request_id::RequestId;
 pub use timestamp::{Interval, Timestamp};
 pub use timing::{LEASE_MARGIN_PERCENT, RaftTiming};

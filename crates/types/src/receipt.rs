@@ -1,5 +1,17 @@
 //! The latency receipt: where one request's time went, next to what physics asks for it.
 
+/// Who found that a write was committed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CommitPath {
+    /// The leader, which told the gateway.
+    Leader,
+    /// The gateway's node, which counted the voters that had it on their disks.
+    OneRoundTrip,
+    /// Nobody: it was a read, or who did is not said.
+    #[default]
+    NotSaid,
+}
+
 /// Nanoseconds of one request. The parts follow one another on the critical path, so they add up to `total`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Receipt {
@@ -22,6 +34,8 @@ pub struct Receipt {
     pub total: u64,
     /// The least this request could take with this placement: round trips only, from the RTT matrix.
     pub floor: u64,
+    /// For a write: which way it was acknowledged.
+    pub path: CommitPath,
 }
 
 impl Receipt {

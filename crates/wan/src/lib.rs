@@ -9,7 +9,6 @@ pub mod control;
 
 mod control_client;
 mod faults;
-mod floor;
 mod link;
 mod path;
 mod place;
@@ -19,7 +18,6 @@ mod wan;
 
 pub use control_client::{ControlError, WanControl};
 pub use faults::{Fault, TopologyError};
-pub use floor::{floor_read, floor_write, quorum_rtt};
 pub use place::{BadPlace, Endpoint, Place};
 pub use topology::{NodeSpec, RegionSpec, RttSpec, Shard0Spec, Topology};
 pub use wan::{DirectionStatus, LinkStatus, Wan, WanError};

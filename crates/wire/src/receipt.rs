@@ -1,7 +1,7 @@
 //! Latency receipts. Nanoseconds on both sides.
 
 use meridian_proto::v1 as pb;
-use meridian_types::Receipt;
+use meridian_types::{CommitPath, Receipt};
 
 /// To the wire.
 pub fn encode(r: &Receipt) -> pb::LatencyReceipt {
@@ -15,6 +15,7 @@ pub fn encode(r: &Receipt) -> pb::LatencyReceipt {
         commit_wait_ns: r.commit_wait,
         total_ns: r.total,
         floor_ns: r.floor,
+        path: encode_path(r.path).into(),
     }
 }
 
@@ -30,6 +31,19 @@ pub fn decode(r: &pb::LatencyReceipt) -> Receipt {
         commit_wait: r.commit_wait_ns,
         total: r.total_ns,
         floor: r.floor_ns,
+        path: match r.path() {
+            pb::CommitPath::Unspecified => CommitPath::NotSaid,
+            pb::CommitPath::Leader => CommitPath::Leader,
+            pb::CommitPath::OneRoundTrip => CommitPath::OneRoundTrip,
+        },
+    }
+}
+
+fn encode_path(path: CommitPath) -> pb::CommitPath {
+    match path {
+        CommitPath::NotSaid => pb::CommitPath::Unspecified,
+        CommitPath::Leader => pb::CommitPath::Leader,
+        CommitPath::OneRoundTrip => pb::CommitPath::OneRoundTrip,
     }
 }
 
@@ -49,7 +63,11 @@ mod tests {
             commit_wait: 7,
             total: 8,
             floor: 9,
+            path: CommitPath::OneRoundTrip,
         };
         assert_eq!(decode(&encode(&receipt)), receipt);
+        for path in [CommitPath::Leader, CommitPath::NotSaid] {
+            assert_eq!(decode(&encode(&Receipt { path, ..receipt })).path, path);
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::exactly_once::FinalState;
 use crate::harness::{History, Process};
-use meridian_client::{Client, ClientConfig, Gateway, RetryPolicy};
+use meridian_client::{Client, ClientConfig, Gateway, RetryPolicy, TableOptions};
 use meridian_transport::Connect;
 use meridian_types::{Consistency, Placement, Reason, RegionId, Timestamp};
 use rand::{RngExt as _, SeedableRng as _};
@@ -64,11 +64,12 @@ async fn connect(ways: &Ways, region: &RegionId, by: &Arc<dyn Connect>, pipelini
 
 /// Creates the tables; started on the clients' host.
 async fn create(client: &Client, tables: &[TablePlan], gc_ttl: Option<Duration>) {
+    let options = TableOptions { gc_ttl, ..TableOptions::default() };
     for table in tables {
         let placement: Placement = Placement::parse(&table.placement).expect("a plan has valid placements");
         let splits: Vec<bytes::Bytes> = if table.split { vec!["k001".into()] } else { Vec::new() };
         loop {
-            match client.create_table_with_ttl(table.name, &placement, splits.clone(), gc_ttl).await {
+            match client.create_table_with(table.name, &placement, splits.clone(), options).await {
                 Ok(_) => break,
                 Err(e) if e.reason() == Reason::TableExists => break,
                 Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,

@@ -4,6 +4,7 @@ use crate::context::Context;
 use crate::output::{self, Format, number, short_ns};
 use crate::text::{Encoding, printable};
 use comfy_table::Cell;
+use meridian_client::TableOptions;
 use meridian_proto::v1 as pb;
 use meridian_types::{NodeId, Placement, ShardId};
 use serde_json::{Value, json};
@@ -33,6 +34,10 @@ enum Command {
         /// How long old versions are kept, for reads at a timestamp; the cluster's default without.
         #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
         gc_ttl: Option<Duration>,
+        /// Have writes acknowledged by their leader only. By default the region that a write came from acknowledges it as
+        /// soon as a quorum is known there to have it: one round trip to the leader, and not the leader's quorum besides.
+        #[arg(long)]
+        classic_commit: bool,
     },
     /// List all tables.
     List,
@@ -62,9 +67,10 @@ Examples:
 
 pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<()> {
     match args.command {
-        Command::Create { name, placement, split, gc_ttl } => {
+        Command::Create { name, placement, split, gc_ttl, classic_commit } => {
             let keys = split_keys(&split)?;
-            let table = context.connect().await?.create_table_with_ttl(&name, &placement, keys, gc_ttl).await?;
+            let options = TableOptions { gc_ttl, classic_commit };
+            let table = context.connect().await?.create_table_with(&name, &placement, keys, options).await?;
             show(context, &table)
         }
         Command::List => {
@@ -170,6 +176,7 @@ fn table_json(table: &pb::Table) -> Value {
         "id": table.id,
         "placement": placement(table),
         "gc_ttl_ns": table.gc_ttl_ns,
+        "classic_commit": table.classic_commit,
         "shards": shards,
     })
 }
@@ -207,7 +214,7 @@ mod tests {
         };
         let placement = meridian_wire::placement::encode(&Placement::parse("global:us-east").unwrap());
         let shards = vec![shard(4, "", "g", 1), shard(5, "g", "p", 0), shard(6, "p", "", 9)];
-        pb::Table { id: 3, name: "cities".into(), placement: Some(placement), shards, gc_ttl_ns: 1 }
+        pb::Table { id: 3, name: "cities".into(), placement: Some(placement), shards, gc_ttl_ns: 1, classic_commit: false }
     }
 
     #[test]

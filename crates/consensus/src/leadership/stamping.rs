@@ -15,6 +15,7 @@ use meridian_types::{KeySpan, NodeId, Timestamp};
 use openraft::errors::ClientWriteError;
 use openraft::raft::ClientWriteResult;
 use prost::Message;
+use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -32,7 +33,7 @@ impl Leadership {
     ) -> Result<(Timestamp, oneshot::Receiver<Completion<ClientWriteResult<Raftish>>>), ConsensusError> {
         let ts = self.stamp(|s| s.stamp_barrier(self.parts.clock.now().latest));
         let body = Some(pb::command::Body::Barrier(pb::command::Barrier {}));
-        let done = self.hand_over(pb::Command { ts: ts.0, body }).await?;
+        let done = self.hand_over(pb::Command { ts: ts.0, body, origins: Vec::new() }).await?;
         Ok((ts, done))
     }
 
@@ -63,7 +64,9 @@ impl Leadership {
         let mut waiting = Vec::with_capacity(batch.len());
         let mut mutations = Vec::with_capacity(batch.len());
         let mut charges = Vec::with_capacity(batch.len());
+        let mut origins = BTreeSet::new();
         for proposal in batch {
+            origins.extend(proposal.origin.map(|node| node.0));
             span.extend(proposal.span);
             floor = floor.max(proposal.floor);
             waiting.push((proposal.arrived, proposal.reply));
@@ -75,7 +78,7 @@ impl Leadership {
         let ts = self.stamp(|s| s.stamp(latest, floor, mutations.len() as u64, span));
         let body = Some(pb::command::Body::Mutations(pb::Mutations { mutations }));
         let handed = Mono::now();
-        match self.hand_over(pb::Command { ts: ts.0, body }).await {
+        match self.hand_over(pb::Command { ts: ts.0, body, origins: origins.into_iter().collect() }).await {
             Ok(done) => {
                 tokio::spawn(complete(self.clone(), ts, done, waiting, handed, charges));
             }
@@ -192,7 +195,7 @@ async fn raise_floor(this: &Arc<Leadership>, floor: Timestamp) {
     // It touches nothing that may be read: whoever reads below the floor is refused once it is applied.
     let ts = this.stamp(|s| s.stamp(this.parts.clock.now().latest, floor, 1, KeySpan::default()));
     let body = Some(pb::command::Body::RaiseFloor(pb::command::RaiseFloor { floor: floor.0 }));
-    let Ok(done) = this.hand_over(pb::Command { ts: ts.0, body }).await else { return };
+    let Ok(done) = this.hand_over(pb::Command { ts: ts.0, body, origins: Vec::new() }).await else { return };
     let this = this.clone();
     tokio::spawn(async move {
         if let Ok(Completion { result: Err(ClientWriteError::ForwardToLeader(_)), .. }) = done.await {

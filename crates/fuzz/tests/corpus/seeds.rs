@@ -172,6 +172,7 @@ fn table(seed: &impl Fn(&str, Bytes, Bytes) -> Seed) -> Seed {
         placement: Some(client::Placement { preset: Some(preset) }),
         shards: vec![shard(4, "", "m"), shard(5, "m", "")],
         gc_ttl_ns: 1_000_000_000,
+        classic_commit: true,
     };
     let (key, value) = (meridian_catalog::table_key("t"), Bytes::from(record.encode_to_vec()));
     assert!(matches!(Record::decode(&key, &value), Ok(Some(Record::Table(_)))), "a seed that leads nowhere");

@@ -48,7 +48,7 @@ fn membership() -> pb::Membership {
 }
 
 fn command(ts: u64, body: pb::command::Body) -> pb::entry::Payload {
-    pb::entry::Payload::Command(pb::Command { ts, body: Some(body) }.encode_to_vec().into())
+    pb::entry::Payload::Command(pb::Command { ts, body: Some(body), origins: Vec::new() }.encode_to_vec().into())
 }
 
 /// Entries 1 to 6 of `KINDS`: one of each kind.

@@ -129,6 +129,7 @@ fn table() -> pb::Table {
         placement: Some(placement),
         shards: vec![shard],
         gc_ttl_ns: 14_400_000_000_000,
+        classic_commit: false,
     }
 }
 
@@ -225,6 +226,7 @@ pub(crate) fn fixtures() -> Vec<Fixture> {
             placement: Some(placement),
             split_keys,
             gc_ttl_ns: 1_000_000_000,
+            classic_commit: false,
         };
         fixture("meridian.v1.CreateTableRequest", variant, request)
     };

@@ -1,0 +1,92 @@
+//! Has this node's own replica apply what was found chosen.
+//!
+//! openraft is handed what the leader itself could have sent: an append without entries, under the leader's own committed
+//! vote, whose commit index is the chosen entry. It is never handed to the replica of the leader that it names (rule O6):
+//! a leader that was restarted, and has forgotten that it led, would be talked back into leading a term whose tail it lost.
+
+use super::acceptor::Acceptor;
+use super::outcomes::{Awaited, Outcomes};
+use super::quorum::Reports;
+use crate::codec;
+use crate::raft_types::{Raft, RaftLogId, RaftVote};
+use meridian_probe::{Event, Sabotage, emit, sabotaged};
+use meridian_proto::v1::RequestId;
+use meridian_types::{LogId, NodeId, ShardId};
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::raft::AppendEntriesRequest;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::Notify;
+
+/// What one replica knows of its group's acceptances, and who waits for what follows from them.
+#[derive(Debug)]
+pub(crate) struct EarlyCommit {
+    me: NodeId,
+    shard: ShardId,
+    acceptor: Arc<Acceptor>,
+    reports: Mutex<Reports>,
+    reported: Notify,
+    outcomes: Arc<Outcomes>,
+}
+
+impl EarlyCommit {
+    pub(crate) fn new(me: NodeId, shard: ShardId, acceptor: Arc<Acceptor>, outcomes: Arc<Outcomes>) -> Self {
+        Self { me, shard, acceptor, reports: Mutex::default(), reported: Notify::new(), outcomes }
+    }
+
+    /// Another node has accepted up to `id`.
+    pub(crate) fn observe(&self, from: NodeId, id: LogId) {
+        let new = self.reports.lock().unwrap_or_else(PoisonError::into_inner).take(from, id);
+        if new && self.outcomes.is_waited_for() {
+            self.reported.notify_one();
+        }
+    }
+
+    /// Waits for a request of this node's gateway.
+    pub(crate) fn wait_for(&self, id: &RequestId) -> Awaited {
+        self.outcomes.wait_for(id)
+    }
+
+    /// The last entry that is known to be chosen.
+    fn chosen(&self) -> Option<RaftLogId> {
+        let (own, since, membership) = self.acceptor.accepted()?;
+        self.reports.lock().unwrap_or_else(PoisonError::into_inner).chosen(self.me, own, since, &membership)
+    }
+
+    /// Has what is chosen applied, while anybody waits for it, until the group stops.
+    pub(crate) async fn run(&self, raft: &Raft) {
+        let mut accepted = self.acceptor.watch();
+        let mut told = None;
+        loop {
+            tokio::select! {
+                () = self.reported.notified() => {}
+                changed = accepted.changed() => if changed.is_err() { return },
+            }
+            if !self.outcomes.is_waited_for() {
+                continue;
+            }
+            let Some(id) = self.chosen().filter(|id| Some(*id) > told && self.is_news(raft, *id)) else { continue };
+            told = Some(id);
+            emit(|| Event::Committed { shard: self.shard, id: codec::log_id_of(&id) });
+            let learn = learn_committed(id);
+            let raft = raft.clone();
+            // The answer comes when everything before it is synced; nobody needs it.
+            tokio::spawn(async move {
+                if let Err(e) = raft.append_entries(learn).await {
+                    tracing::debug!("an early commit was not taken in: {e}");
+                }
+            });
+        }
+    }
+
+    /// Whether the replica may be told of it, and does not know it yet.
+    fn is_news(&self, raft: &Raft, id: RaftLogId) -> bool {
+        let own = id.leader_id.node_id == self.me.0 && !sabotaged(Sabotage::CommitAsOwnLeader);
+        !own && raft.data_metrics().borrow_watched().local_committed < Some(id)
+    }
+}
+
+/// What a leader sends when nothing but its commit index is new.
+fn learn_committed(id: RaftLogId) -> AppendEntriesRequest<crate::raft_types::Raftish> {
+    let vote = RaftVote { leader_id: id.leader_id, committed: true };
+    AppendEntriesRequest { vote, prev_log_id: None, entries: Vec::new(), leader_commit: Some(id) }
+}
