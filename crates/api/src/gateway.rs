@@ -24,7 +24,8 @@ use meridian_storage::DiskLevel;
 use meridian_transport::Failed;
 use meridian_txn::{Committed, Page, ReadPlan, id_to_proto, plan_span, verdict};
 use meridian_types::{
-    CausalityToken, CommitPath, Consistency, Error, Fate, NodeId, Reason, Receipt, RegionId, ShardId, TableId, Timestamp,
+    CausalityToken, CommitPath, Consistency, Error, Fate, NodeId, Reason, Receipt, RegionId, ShardId, TableId,
+    Timestamp,
 };
 use meridian_wire::header::Served;
 use std::collections::BTreeSet;
@@ -486,7 +487,13 @@ async fn read_at(
             // Staleness as this gateway's clock has it: counted from the arrival here.
             let linearizable = matches!(read.consistency, Consistency::Linearizable);
             let staleness = if linearizable { Duration::ZERO } else { arrival.latest.since(at) };
-            Ok(Attempt { value: ReadAnswer { page, at, staleness, times }, by: to, call, times, path: CommitPath::NotSaid })
+            Ok(Attempt {
+                value: ReadAnswer { page, at, staleness, times },
+                by: to,
+                call,
+                times,
+                path: CommitPath::NotSaid,
+            })
         }
         Some(read_reply::Result::NotLeader(n)) => Err(Refusal::NotLeader(hint(n))),
         Some(read_reply::Result::Failure(f)) => Err(failure::from_pb(f).into()),

@@ -7,11 +7,11 @@
 use crate::backlog::Backlog;
 use crate::codec::{self, Malformed};
 use crate::delay::delay;
+use crate::early::acceptor::Acceptor;
+use crate::early::outcomes::Outcomes;
 use crate::events;
 use crate::log_cache::LogCache;
 use crate::raft_types::{Applied, Command, RaftLogId, RaftPayload, RaftSnapshotMeta, RaftStoredMembership, Raftish};
-use crate::early::acceptor::Acceptor;
-use crate::early::outcomes::Outcomes;
 use crate::safe_time::SafeTime;
 use crate::snapshot::{SnapshotBundle, SnapshotMaker};
 use futures::{FutureExt, Stream, StreamExt};

@@ -4,8 +4,8 @@
 use crate::apply::{ApplyWorker, EarlyParts, EntryMutations, StateMachine};
 use crate::early::Acceptances;
 use crate::log_cache::LogCache;
-use crate::memory::NodeMemory;
 use crate::log_store::LogStore;
+use crate::memory::NodeMemory;
 use crate::raft_types::Raftish;
 use crate::safe_time::SafeTime;
 use crate::snapshot::SnapshotMaker;
@@ -77,7 +77,8 @@ fn group(store: &Store, shard: ShardId) -> (LogStore, ApplyWorker) {
     let table = TableId(shard.0);
     let snapshots = SnapshotMaker::new(shard, table, KeyRange::all(), store.clone());
     let safe = Arc::new(SafeTime::new(Timestamp::ZERO));
-    let worker = ApplyWorker::open(shard, store.data.clone(), Arc::new(Nothing), synced, safe, snapshots, backlog, early);
+    let worker =
+        ApplyWorker::open(shard, store.data.clone(), Arc::new(Nothing), synced, safe, snapshots, backlog, early);
     (log, worker.unwrap().0)
 }
 

@@ -14,10 +14,10 @@
 //! * *A late sync that vouches for a replaced tail*: [`crate::log_cache`], without a disk; here with one.
 
 use crate::apply::{ApplyWorker, EarlyParts, EntryMutations, StateMachine};
-use crate::early::Acceptances;
 use crate::codec;
-use crate::memory::NodeMemory;
+use crate::early::Acceptances;
 use crate::log_store::LogStore;
+use crate::memory::NodeMemory;
 use crate::raft_types::{
     Member, RaftEntry, RaftLeaderId, RaftLogId, RaftMembership, RaftPayload, RaftSnapshotMeta, RaftStoredMembership,
     RaftVote, Raftish,

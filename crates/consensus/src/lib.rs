@@ -14,6 +14,7 @@
 
 pub mod apply;
 mod backlog;
+mod campaign;
 pub mod codec;
 pub mod config;
 #[cfg(test)]

@@ -277,7 +277,8 @@ mod tests {
 
     fn entry(index: u64, ts: u64) -> (RaftEntry, usize) {
         let log_id = RaftLogId { leader_id: RaftLeaderId { term: 1, node_id: 1 }, index };
-        let command = pb::Command { ts, body: Some(pb::command::Body::Barrier(pb::command::Barrier {})), origins: Vec::new() };
+        let command =
+            pb::Command { ts, body: Some(pb::command::Body::Barrier(pb::command::Barrier {})), origins: Vec::new() };
         (RaftEntry { log_id, payload: RaftPayload::Normal(Command::new(command)) }, 100)
     }
 

@@ -2,8 +2,8 @@
 
 use crate::backlog::Backlog;
 use crate::codec;
-use crate::early::acceptor::Acceptor;
 use crate::early::Acceptances;
+use crate::early::acceptor::Acceptor;
 use crate::events;
 use crate::log_cache::LogCache;
 use crate::memory::NodeMemory;

@@ -2,6 +2,7 @@
 
 use crate::apply::{ApplyWorker, EarlyParts, Position, StateMachine};
 use crate::backlog::{Backlog, FlushLags};
+use crate::campaign;
 use crate::codec;
 use crate::config::raft_config;
 use crate::early::commit::EarlyCommit;
@@ -116,6 +117,10 @@ pub struct Replica {
     leadership: Mutex<Option<Arc<Leadership>>>,
     /// A lease may be promised that this process knows nothing of: no votes, no elections.
     holding: AtomicBool,
+    /// When a leader's message came last, or the replica was opened.
+    heard: Mutex<Mono>,
+    /// Whether it may stand for election.
+    electable: AtomicBool,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -147,8 +152,7 @@ impl Replica {
         let me = peers.me();
         let log = store.raft.shard(shard);
         let state = store.data.view().shard_state(shard)?.unwrap_or_default();
-        let log_store =
-            LogStore::open(log, Timestamp(state.last_ts), &memory, store.space().clone(), &acceptances);
+        let log_store = LogStore::open(log, Timestamp(state.last_ts), &memory, store.space().clone(), &acceptances);
         let log_store = log_store.map_err(stopped)?;
         let pristine = log_store.is_pristine().map_err(stopped)?;
         let (cache, flush_due) = (log_store.cache().clone(), log_store.flush_due());
@@ -203,6 +207,8 @@ impl Replica {
             position,
             leadership: Mutex::new(None),
             holding: AtomicBool::new(!pristine && !sabotaged(Sabotage::ForgetPromise)),
+            heard: Mutex::new(Mono::now()),
+            electable: AtomicBool::new(false),
             tasks: Mutex::new(Vec::new()),
         });
         let tasks = vec![
@@ -210,6 +216,7 @@ impl Replica {
             tokio::spawn(release_hold(this.clone())),
             tokio::spawn(flush_for_the_log(this.clone())),
             tokio::spawn(commit_early(this.clone())),
+            tokio::spawn(campaign::run(this.clone())),
             tokio::spawn(tidy(this.snapshots.clone())),
         ];
         *this.tasks.lock().unwrap_or_else(PoisonError::into_inner) = tasks;
@@ -421,7 +428,9 @@ impl Replica {
     /// that it may have promised is over, and not while its disk may have no room for the vote.
     pub fn set_electable(&self, electable: bool) {
         let room = self.disk().level() < DiskLevel::Critical;
-        self.raft.runtime_config().elect(electable && room && self.may_vote());
+        let electable = electable && room && self.may_vote();
+        self.electable.store(electable, Ordering::Release);
+        self.raft.runtime_config().elect(electable);
     }
 
     /// At the leader: adds those of `learners` that the group does not have yet. Returns how many were added.
@@ -562,6 +571,26 @@ impl Replica {
     /// Whether this voter may vote and stand for election.
     pub(crate) fn may_vote(&self) -> bool {
         !self.holding.load(Ordering::Acquire)
+    }
+
+    /// Whether it may stand for election.
+    pub(crate) fn is_electable(&self) -> bool {
+        self.electable.load(Ordering::Acquire)
+    }
+
+    /// The group's timers.
+    pub(crate) fn timing(&self) -> &RaftTiming {
+        &self.timing
+    }
+
+    /// A message of a leader has come.
+    pub(crate) fn hear(&self) {
+        *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Mono::now();
+    }
+
+    /// When a leader's message came last, or the replica was opened.
+    pub(crate) fn heard(&self) -> Mono {
+        *self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn raft(&self) -> &Raft {

@@ -64,6 +64,9 @@ impl RaftService {
         let receiver = replica.clone();
         let take_in = move |message| {
             let append = append_from_pb(message, me)?;
+            if append.vote >= receiver.vote() {
+                receiver.hear();
+            }
             check_room(&receiver, &append)?;
             Ok(append)
         };
@@ -132,11 +135,7 @@ fn check_room(replica: &Replica, append: &AppendEntriesRequest<Raftish>) -> Resu
 }
 
 /// Takes in what another node says it has accepted; `from` is who that is, once its first message has said so.
-fn take_acceptances(
-    replicas: &Replicas,
-    from: &mut Option<NodeId>,
-    message: pb::Acceptances,
-) -> Result<(), Status> {
+fn take_acceptances(replicas: &Replicas, from: &mut Option<NodeId>, message: pb::Acceptances) -> Result<(), Status> {
     if let Some(target) = &message.target {
         replicas.check_node(Some(target))?;
         *from = Some(NodeId(target.from));
@@ -182,7 +181,10 @@ impl pb::raft_server::Raft for RaftService {
         Ok(Response::new(futures::stream::once(answers).flatten().boxed()))
     }
 
-    async fn accept(&self, request: Request<Streaming<pb::Acceptances>>) -> Result<Response<Self::AcceptStream>, Status> {
+    async fn accept(
+        &self,
+        request: Request<Streaming<pb::Acceptances>>,
+    ) -> Result<Response<Self::AcceptStream>, Status> {
         let (replicas, mut from) = (self.replicas.clone(), None);
         let silence = request.into_inner().filter_map(move |message| {
             let taken = message.and_then(|m| take_acceptances(&replicas, &mut from, m));

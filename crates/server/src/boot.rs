@@ -16,8 +16,10 @@ use futures::future::BoxFuture;
 use meridian_api::{Context, Deadlines, Parts, routes};
 use meridian_catalog::{Catalog, Cluster, NewCluster, RttMatrix, form_cluster, timing_for};
 use meridian_clock::{Clock, Mono};
-use meridian_consensus::{Acceptances, BYTES_PER_SECOND_DEFAULT, Charge, Gossip, Member, NodeMemory, PeerAddress, Peers, Replica, ReplicaOptions,
-    Replicas, Transfers,};
+use meridian_consensus::{
+    Acceptances, BYTES_PER_SECOND_DEFAULT, Charge, Gossip, Member, NodeMemory, PeerAddress, Peers, Replica,
+    ReplicaOptions, Replicas, Transfers,
+};
 use meridian_proto::internal::v1 as pb;
 use meridian_storage::Store;
 use meridian_transport::Connect;

@@ -214,7 +214,14 @@ mod tests {
         };
         let placement = meridian_wire::placement::encode(&Placement::parse("global:us-east").unwrap());
         let shards = vec![shard(4, "", "g", 1), shard(5, "g", "p", 0), shard(6, "p", "", 9)];
-        pb::Table { id: 3, name: "cities".into(), placement: Some(placement), shards, gc_ttl_ns: 1, classic_commit: false }
+        pb::Table {
+            id: 3,
+            name: "cities".into(),
+            placement: Some(placement),
+            shards,
+            gc_ttl_ns: 1,
+            classic_commit: false,
+        }
     }
 
     #[test]

@@ -40,7 +40,9 @@ pub(super) async fn show(stage: &Stage, story: &mut Story) -> anyhow::Result<Val
         figures.extend(try_join_all(stage.regions().into_iter().map(|r| measure(stage, table, r))).await?);
     }
     story.say(summary(&figures))?;
-    story.say("The floor is round trips alone: one to the leader, or one to the nearest quorum where that takes longer.")?;
+    story.say(
+        "The floor is round trips alone: one to the leader, or one to the nearest quorum where that takes longer.",
+    )?;
 
     story.say(format!("\nWhere the time of one write to `{PAYMENTS}` went, from each region:"))?;
     for f in figures.iter().filter(|f| f.table == PAYMENTS) {
