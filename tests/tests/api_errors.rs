@@ -68,6 +68,7 @@ impl Api {
             placement: Some(meridian_wire::placement::encode(&placement)),
             split_keys: splits.iter().map(|key| Bytes::from(*key)).collect(),
             gc_ttl_ns: 0,
+            classic_commit: false,
         };
         self.tables.clone().create_table(request).await.map(drop)
     }

@@ -4,6 +4,7 @@
 //! in shard 0, changed by ordinary mutations whose preconditions are the versions that the change was planned on;
 //! so it has no commands of its own, and every replica of shard 0 can read all of it.
 
+pub mod budget;
 mod changes;
 mod describe;
 mod planner;

@@ -1,6 +1,8 @@
 //! The command line as a whole: options of every command, and the list of commands.
 
-use crate::commands::{bench, bootstrap, debug, demo, dev, export, import, kv, link, start, status, table, transfer};
+use crate::commands::{
+    bench, bootstrap, budget, debug, demo, dev, export, import, kv, link, start, status, table, transfer,
+};
 use crate::exit;
 use crate::output::Format;
 use std::path::PathBuf;
@@ -58,6 +60,8 @@ pub(crate) enum Command {
     Kv(kv::Args),
     /// Measure a cluster under load, from every region.
     Bench(Box<bench::Args>),
+    /// Predict what placements cost from every region, and check objectives.
+    Budget(budget::Args),
     /// Load a CSV or JSON file into a table.
     Import(import::Args),
     /// Write a table to a file, as it was at one instant.

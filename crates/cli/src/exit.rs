@@ -13,6 +13,9 @@ pub(crate) const UNKNOWN: u8 = 4;
 /// What was checked is damaged.
 pub(crate) const DAMAGED: u8 = 5;
 
+/// An objective is not met.
+pub(crate) const BROKEN: u8 = 6;
+
 /// For the end of `meridian --help`. 2 is clap's.
 pub(crate) const HELP: &str = "\
 Exit codes:
@@ -22,6 +25,7 @@ Exit codes:
   3  a precondition did not hold, or the key has no value
   4  outcome unknown: a write may or may not have taken effect
   5  `debug verify`, `verify-backup` or `restore` found damage
+  6  `budget --check`: an objective is not met
 
 With --format json, errors are JSON too, on stderr. MERIDIAN_LOG=debug shows every attempt.";
 
@@ -40,6 +44,11 @@ pub(crate) struct SomeUnknown(pub(crate) u64);
 #[error("{0} findings; do not start a node on this directory")]
 pub(crate) struct DamageFound(pub(crate) u64);
 
+/// A placement does not meet its objectives.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} objectives are not met")]
+pub(crate) struct BudgetBroken(pub(crate) usize);
+
 /// A backup is not as it was written.
 #[derive(Debug, thiserror::Error)]
 #[error("{0} findings; nothing is restored from this backup")]
@@ -52,6 +61,9 @@ pub(crate) fn code(error: &anyhow::Error) -> u8 {
     }
     if error.is::<DamageFound>() || error.is::<BackupDamaged>() {
         return DAMAGED;
+    }
+    if error.is::<BudgetBroken>() {
+        return BROKEN;
     }
     if let Some(BackupError::Damaged(_) | BackupError::BadManifest { .. }) = error.downcast_ref() {
         return DAMAGED;
@@ -118,6 +130,7 @@ mod tests {
         assert_eq!(code(&NotFound.into()), CONDITION);
         assert_eq!(code(&SomeUnknown(3).into()), UNKNOWN);
         assert_eq!(code(&DamageFound(1).into()), DAMAGED);
+        assert_eq!(code(&BudgetBroken(1).into()), BROKEN);
         assert_eq!(code(&BackupDamaged(1).into()), DAMAGED);
         assert_eq!(code(&BackupError::BadManifest { path: "b/manifest".into(), why: "x".into() }.into()), DAMAGED);
         assert_eq!(code(&BackupError::NoBackup { path: "b".into() }.into()), ERROR);

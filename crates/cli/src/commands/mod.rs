@@ -2,6 +2,7 @@
 
 pub(crate) mod bench;
 pub(crate) mod bootstrap;
+pub(crate) mod budget;
 pub(crate) mod debug;
 pub(crate) mod demo;
 pub(crate) mod dev;
@@ -28,6 +29,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Demo(args) => demo::run(&context, args).await,
         Command::Table(args) => table::run(&context, args).await,
         Command::Kv(args) => kv::run(&context, args).await,
+        Command::Budget(args) => budget::run(&context, args).await,
         Command::Bench(args) => bench::run_bench(&context, *args).await,
         Command::Import(args) => import::run(&context, args).await,
         Command::Export(args) => export::run(&context, args).await,

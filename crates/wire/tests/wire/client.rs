@@ -231,7 +231,10 @@ pub(crate) fn fixtures() -> Vec<Fixture> {
         fixture("meridian.v1.CreateTableRequest", variant, request)
     };
     let read = |(variant, level)| fixture("meridian.v1.GetRequest", variant, get(Some(level)));
+    let classic =
+        pb::CreateTableRequest { name: "t".into(), classic_commit: true, ..pb::CreateTableRequest::default() };
     let all = vec![
+        fixture("meridian.v1.CreateTableRequest", "classic-commit", classic),
         fixture("meridian.v1.PutRequest", "all", put()),
         fixture("meridian.v1.PutReply", "all", pb::PutReply { header: served() }),
         fixture("meridian.v1.DeleteRequest", "all", delete()),

@@ -80,7 +80,21 @@ fn outcomes() -> Vec<(&'static str, pb::Outcome)> {
 }
 
 fn mutate(target: Option<pb::Target>) -> pb::MutateRequest {
-    pb::MutateRequest { target, mutation: Some(mutation()), floor: 77 }
+    pb::MutateRequest { target, mutation: Some(mutation()), floor: 77, early: false }
+}
+
+fn acceptances() -> pb::Acceptances {
+    let accepted = |(shard, index)| pb::Acceptance { shard, leader: log_id(index).leader, index };
+    pb::Acceptances { target: target(), accepted: [(4, 41), (5, 300)].map(accepted).into() }
+}
+
+/// An entry whose origins count for themselves.
+fn counted_append() -> pb::AppendRequest {
+    let body = Some(pb::command::Body::Mutations(pb::Mutations { mutations: vec![mutation()] }));
+    let command = pb::Command { ts: 101, body, origins: vec![2, 300] };
+    let payload = Some(pb::entry::Payload::Command(command.encode_to_vec().into()));
+    let entries = vec![pb::Entry { log_id: Some(log_id(42)), payload }];
+    pb::AppendRequest { entries, ..pb::AppendRequest::default() }
 }
 
 fn reads(target: Option<pb::Target>) -> [(&'static str, pb::ReadRequest); 2] {
@@ -263,10 +277,15 @@ fn gossip() -> Vec<Fixture> {
 
 fn requests() -> Vec<Fixture> {
     let (batch, replies) = forwarded();
+    let early = pb::MutateRequest { early: true, ..mutate(target()) };
     let mut all = vec![
         fixture("meridian.internal.v1.ForwardBatch", "every-request", batch),
         fixture("meridian.internal.v1.ForwardReplies", "every-reply", replies),
         fixture("meridian.internal.v1.MutateRequest", "all", mutate(target())),
+        fixture("meridian.internal.v1.MutateRequest", "early", early),
+        fixture("meridian.internal.v1.Acceptances", "all", acceptances()),
+        fixture("meridian.internal.v1.AcceptReply", "all", pb::AcceptReply {}),
+        fixture("meridian.internal.v1.AppendRequest", "origins", counted_append()),
         fixture("meridian.internal.v1.ReadIndexRequest", "all", read_index(target())),
         fixture("meridian.internal.v1.NodeStatusRequest", "all", pb::NodeStatusRequest { target: target() }),
         fixture("meridian.v1.NodeStatus", "all", node_status()),
