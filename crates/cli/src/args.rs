@@ -1,6 +1,8 @@
 //! The command line as a whole: options of every command, and the list of commands.
 
-use crate::commands::{bench, bootstrap, debug, demo, dev, export, import, kv, link, start, status, table, transfer};
+use crate::commands::{
+    bench, bootstrap, debug, demo, dev, export, import, kv, link, start, status, table, transfer, wan,
+};
 use crate::exit;
 use crate::output::Format;
 use std::path::PathBuf;
@@ -68,6 +70,8 @@ pub(crate) enum Command {
     Transfer(transfer::Args),
     /// Break, delay and heal the emulated links of a development cluster.
     Link(link::Args),
+    /// Put programs of any kind into emulated regions (Linux, root).
+    Wan(wan::Args),
     /// Look into the data directory of a stopped node, and check it.
     Debug(debug::Args),
 }
