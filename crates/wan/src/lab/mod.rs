@@ -54,6 +54,8 @@ pub use control::{LabStatus, SCHEMA};
 pub use error::LabError;
 #[cfg(target_os = "linux")]
 pub use lifecycle::{ADDRESS_VARIABLE, Found, HOST_VARIABLE, Lab, down, enter, exec};
+#[cfg(target_os = "linux")]
+pub use namespace::check_privilege;
 pub use plan::{Host, NAME_DEFAULT, find_host};
 #[cfg(target_os = "linux")]
 pub use state::LabFolder;

@@ -34,8 +34,8 @@ const SETTINGS: [(&str, &str); 3] = [
     ("net/ipv4/tcp_no_metrics_save", "1"),
 ];
 
-/// Whether this process may make namespaces, and the system can.
-pub(crate) fn check_privilege() -> Result<(), LabError> {
+/// Refuses if this process may not make namespaces.
+pub fn check_privilege() -> Result<(), LabError> {
     let needed = CapabilitySet::NET_ADMIN | CapabilitySet::SYS_ADMIN;
     let own = rustix::thread::capabilities(None).map_err(|e| LabError::system("read capabilities", e))?;
     if own.effective.contains(needed) { Ok(()) } else { Err(LabError::Privilege) }
