@@ -3,7 +3,8 @@
 use crate::args::Args;
 use meridian_bench::{Arrivals, IN_FLIGHT_MAX, Pace, Workload};
 use meridian_types::RegionId;
-use meridian_wan::{Topology, floor_read, floor_write};
+use meridian_types::floor::{classic_write, one_round_trip_write, served_in};
+use meridian_wan::Topology;
 use serde::Serialize;
 use std::time::Duration;
 
@@ -65,29 +66,28 @@ impl Load {
     /// The least that an operation from `origin` can take.
     pub(crate) fn floor(self, topology: &Topology, origin: &RegionId) -> Duration {
         let leader = &topology.shard0.leader;
-        match self.workload() {
-            Workload::Write => one_trip_write(topology, origin),
-            _ => floor_read(topology, origin, leader),
-        }
+        let least = match self.workload() {
+            Workload::Write => one_round_trip_write(&rtts(topology), origin, leader, &voters(topology)),
+            _ => served_in(&rtts(topology), origin, leader),
+        };
+        least.unwrap_or_default()
     }
 
     /// The least that a put can take whose leader waits for a quorum and answers then; `None` for gets.
     pub(crate) fn classic(self, topology: &Topology, origin: &RegionId) -> Option<Duration> {
-        let voters: Vec<_> = topology.regions.iter().map(|r| r.name.clone()).collect();
-        (self.workload() == Workload::Write).then(|| floor_write(topology, origin, &topology.shard0.leader, &voters))
+        let is_put = self.workload() == Workload::Write;
+        let leader = &topology.shard0.leader;
+        is_put.then(|| classic_write(&rtts(topology), origin, leader, &voters(topology)).unwrap_or_default())
     }
 }
 
-/// A put whose voters all tell its origin: the way to the leader, from there to a voter, and from the voter to the
-/// origin, for the voter that completes the quorum. The origin itself hears of the entry one round trip later at least.
-fn one_trip_write(topology: &Topology, origin: &RegionId) -> Duration {
-    let leader = &topology.shard0.leader;
-    let hop = |a: &RegionId, b: &RegionId| floor_read(topology, a, b) / 2;
-    let told = |voter: &RegionId| hop(origin, leader) + hop(leader, voter) + hop(voter, origin);
-    let mut times: Vec<_> = topology.regions.iter().map(|voter| told(&voter.name)).collect();
-    times.sort_unstable();
-    let quorum = times.get(times.len() / 2).copied().unwrap_or_default();
-    quorum.max(floor_read(topology, origin, leader))
+/// Every region has a voter.
+fn voters(topology: &Topology) -> Vec<RegionId> {
+    topology.regions.iter().map(|region| region.name.clone()).collect()
+}
+
+fn rtts(topology: &Topology) -> impl Fn(&RegionId, &RegionId) -> Option<Duration> {
+    move |a, b| Some(topology.rtt(a, b))
 }
 
 #[cfg(test)]
