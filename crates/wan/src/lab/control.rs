@@ -44,7 +44,7 @@ pub struct LabStatus {
     pub hosts: Vec<Host>,
     /// All directions between two places.
     pub ways: Vec<WayStatus>,
-    /// Frames whose destination is no host of the lab.
+    /// Frames whose IPv4 destination is no host of the lab.
     pub unroutable: u64,
 }
 

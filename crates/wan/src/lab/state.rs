@@ -12,8 +12,9 @@ use super::LabError;
 use super::plan::{Plan, check_name};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -69,6 +70,9 @@ impl LabFolder {
     /// Makes the folder and takes its lock; `Err(IsUp)` while a router lives.
     pub(crate) fn lock(&self) -> Result<Lock, LabError> {
         std::fs::create_dir_all(&self.path).map_err(|e| self.failed("make", &self.path, e))?;
+        // Whoever reaches the socket can break the network.
+        let own = std::fs::set_permissions(&self.path, Permissions::from_mode(0o700));
+        own.map_err(|e| self.failed("keep others out of", &self.path, e))?;
         let path = self.path.join("pid");
         // Not truncated: the number in it is another's until the lock is ours.
         let file = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path);
