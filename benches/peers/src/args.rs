@@ -2,6 +2,7 @@
 
 use crate::measures::Measure;
 use crate::system::System;
+use clap::builder::ArgPredicate;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -22,18 +23,28 @@ pub(crate) struct Args {
     /// Only these measures; all if absent.
     #[arg(long, value_enum, value_name = "NAME,..", value_delimiter = ',')]
     pub measures: Vec<Measure>,
-    /// Rounds: values per measure and system.
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    /// Compare over distance: one node of each system in every region of a WAN lab with this topology (three, five, or a
+    /// file), clients in each region. Needs Linux and root; see docs/wan.md.
+    #[arg(long, value_name = "NAME|FILE", conflicts_with_all = ["measures", "shards"])]
+    pub wan: Option<String>,
+    /// With --wan: operations per second and region of the measures on a schedule.
+    #[arg(long, default_value_t = 200.0)]
+    pub rate: f64,
+    /// Rounds: values per measure and system; 5 if absent, with --wan 3.
+    #[arg(long, default_value = "5", default_value_if("wan", ArgPredicate::IsPresent, "3"))]
+    #[arg(hide_default_value = true, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub rounds: u32,
-    /// How long each value is measured.
-    #[arg(long, default_value = "3s", value_parser = humantime::parse_duration)]
+    /// How long each value is measured; 3s if absent, with --wan 10s.
+    #[arg(long, default_value = "3s", default_value_if("wan", ArgPredicate::IsPresent, "10s"))]
+    #[arg(hide_default_value = true, value_parser = humantime::parse_duration)]
     pub duration: Duration,
     /// Unmeasured load before that.
     #[arg(long, default_value = "500ms", value_parser = humantime::parse_duration)]
     pub warm_up: Duration,
     /// Clients of the throughput measures, one operation at a time each, spread evenly over the members; the smaller
-    /// get measure has a quarter of them. The goals are stated for 256.
-    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    /// get measure has a quarter of them. The goals are stated for 256, the default. With --wan 1024, in the leader's region.
+    #[arg(long, default_value = "256", default_value_if("wan", ArgPredicate::IsPresent, "1024"))]
+    #[arg(hide_default_value = true, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub clients: u32,
     /// Connections to each member, in both systems.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
@@ -77,6 +88,7 @@ Examples:
   meridian-peers --rounds 9 --duration 5s --json peers.json
   meridian-peers --only meridian --measures put-many --rounds 3 --clients 1024 --connections 4
   meridian-peers --dir /mnt/disk --etcd /opt/etcd/etcd --keep
+  meridian-peers --wan three --json wan.json
 
 From a checkout: make bench-peers PEERS=\"--rounds 9\". What differs between the two systems, and how to read the
 figures, is said in docs/performance.md.";

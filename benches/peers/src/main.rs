@@ -18,6 +18,8 @@ mod sample;
 mod session;
 mod statistics;
 mod system;
+#[cfg(target_os = "linux")]
+mod wan;
 
 use anyhow::{Context as _, bail};
 use args::Args;
@@ -64,6 +66,9 @@ async fn run(args: &Args) -> anyhow::Result<bool> {
     if disk::is_in_memory(&file_system) {
         bail!("{} is {file_system}, where a sync costs nothing: choose --dir on a disk", args.dir.display());
     }
+    if let Some(topology) = &args.wan {
+        return over_distance(args, topology, versions, &programs, (folder.path(), file_system), &stop).await;
+    }
     let Some(mut clusters) = stop.run_until_cancelled(start(args, &programs, folder.path())).await.transpose()? else {
         return Ok(true);
     };
@@ -75,9 +80,45 @@ async fn run(args: &Args) -> anyhow::Result<bool> {
         eprintln!("data and logs are in {}", folder.path().display());
     }
     let interrupted = stop.is_cancelled();
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    report(args, &Setting { versions, cores, file_system, interrupted }, &taken?)?;
+    report(args, &Setting { versions, cores: cores(), file_system, interrupted }, &taken?)?;
     Ok(interrupted)
+}
+
+/// Compares in a WAN lab. Returns whether it was stopped early.
+#[cfg(target_os = "linux")]
+async fn over_distance(
+    args: &Args,
+    topology: &str,
+    versions: BTreeMap<System, String>,
+    programs: &[(System, PathBuf)],
+    (folder, file_system): (&Path, String),
+    stop: &CancellationToken,
+) -> anyhow::Result<bool> {
+    let topology = wan::topology(topology)?;
+    let results = wan::compare(args, &topology, programs, folder, stop).await?;
+    let interrupted = stop.is_cancelled();
+    if args.keep {
+        eprintln!("data and logs are in {}", folder.display());
+    }
+    let setting = Setting { versions, cores: cores(), file_system, interrupted };
+    wan::report(args, &setting, &topology, &results)?;
+    Ok(interrupted)
+}
+
+#[cfg(not(target_os = "linux"))]
+async fn over_distance(
+    _: &Args,
+    _: &str,
+    _: BTreeMap<System, String>,
+    _: &[(System, PathBuf)],
+    _: (&Path, String),
+    _: &CancellationToken,
+) -> anyhow::Result<bool> {
+    Err(meridian_wan::lab::LabError::NotLinux.into())
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// Prints, and writes the JSON if asked for.

@@ -1,7 +1,7 @@
 //! The command line as a whole: options of every command, and the list of commands.
 
 use crate::commands::{
-    bench, bootstrap, budget, debug, demo, dev, export, import, kv, link, start, status, table, transfer,
+    bench, bootstrap, budget, debug, demo, dev, export, import, kv, link, start, status, table, transfer, wan,
 };
 use crate::exit;
 use crate::output::Format;
@@ -72,6 +72,8 @@ pub(crate) enum Command {
     Transfer(transfer::Args),
     /// Break, delay and heal the emulated links of a development cluster.
     Link(link::Args),
+    /// Put programs of any kind into emulated regions (Linux, root).
+    Wan(wan::Args),
     /// Look into the data directory of a stopped node, and check it.
     Debug(debug::Args),
 }

@@ -13,7 +13,7 @@ use meridian_wan::{Endpoint, Place, Topology};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -66,13 +66,16 @@ pub struct LinkPort {
     pub listen: SocketAddr,
 }
 
-/// Which ports the nodes of a new cluster get.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Which addresses the nodes of a new cluster get.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ports {
     /// Whatever is free.
     Free,
     /// gRPC of the first node here, HTTP one above, the next node ten above.
     From(u16),
+    /// Each node on a machine of its own, in the topology's order: gRPC at this port, HTTP one above. Nothing is claimed:
+    /// those machines are not this one.
+    OnHosts(Vec<IpAddr>, u16),
 }
 
 /// The sockets of a new cluster's nodes: as long as they are held, the ports cannot be taken by others.
@@ -132,6 +135,14 @@ pub enum LayoutError {
     /// The topology has so many nodes that the ports run out.
     #[error("ports from {0} on do not suffice for {1} nodes; choose a lower --base-port")]
     TooManyNodes(u16, usize),
+    /// There are not as many hosts as nodes.
+    #[error("the topology has {nodes} nodes, and there are {hosts} hosts")]
+    HostsDiffer {
+        /// How many nodes.
+        nodes: usize,
+        /// How many hosts.
+        hosts: usize,
+    },
     /// A port that cannot be used.
     #[error("cannot listen on {address}: {source}")]
     Listen {
@@ -146,11 +157,14 @@ impl Layout {
     /// Gives every node of the topology its ports, and the cluster an id.
     pub(crate) fn claim(topology: Topology, ports: Ports) -> Result<(Self, Vec<Held>), LayoutError> {
         let specs = topology.nodes();
+        if let Ports::OnHosts(hosts, port) = &ports {
+            return Ok((Self::new(topology, on_hosts(&specs, hosts, *port)?), Vec::new()));
+        }
         let mut nodes = Vec::with_capacity(specs.len());
         let mut held = Vec::with_capacity(specs.len());
         for (i, spec) in specs.iter().enumerate() {
             let fixed = match ports {
-                Ports::Free => None,
+                Ports::Free | Ports::OnHosts(..) => None,
                 Ports::From(base) => {
                     let step = u16::try_from(i).ok().and_then(|i| i.checked_mul(PORT_STEP));
                     let grpc = step.and_then(|step| base.checked_add(step)).filter(|port| *port < u16::MAX);
@@ -162,8 +176,12 @@ impl Layout {
             nodes.push(NodePorts { node: spec.id, grpc: grpc_at, http: http_at });
             held.push(Held { grpc, http });
         }
+        Ok((Self::new(topology, nodes), held))
+    }
+
+    fn new(topology: Topology, nodes: Vec<NodePorts>) -> Self {
         let cluster_id = format!("{}-{:016x}", topology.name, rand::random::<u64>());
-        Ok((Self { schema: SCHEMA, cluster_id, link_control: None, topology, nodes, links: Vec::new() }, held))
+        Self { schema: SCHEMA, cluster_id, link_control: None, topology, nodes, links: Vec::new() }
     }
 
     /// The layout in `dir/name`; `None` if the folder has no cluster yet.
@@ -219,6 +237,8 @@ impl Layout {
                 http_listen: Some(at.http.to_string()),
                 seeds: others.map(|n| n.grpc.to_string()).collect(),
                 dial_via: self.dial_via(&spec.endpoint()),
+                // Whoever gives them addresses of their own has made the network that they are in.
+                insecure: !at.grpc.ip().is_loopback(),
                 // They share this machine.
                 memory_bytes: Some(default_budget(self.nodes.len()).total),
                 clock: clock.clone(),
@@ -284,6 +304,19 @@ fn clock(topology: &Topology) -> ClockConfig {
     ClockConfig { source: topology.clock_source, max_offset, ..ClockConfig::fixed(topology.clock_bound) }
 }
 
+fn on_hosts(specs: &[meridian_wan::NodeSpec], hosts: &[IpAddr], port: u16) -> Result<Vec<NodePorts>, LayoutError> {
+    if specs.len() != hosts.len() {
+        return Err(LayoutError::HostsDiffer { nodes: specs.len(), hosts: hosts.len() });
+    }
+    let http = port.checked_add(1).ok_or(LayoutError::TooManyNodes(port, specs.len()))?;
+    let node = |(spec, ip): (&meridian_wan::NodeSpec, &IpAddr)| NodePorts {
+        node: spec.id,
+        grpc: (*ip, port).into(),
+        http: (*ip, http).into(),
+    };
+    Ok(specs.iter().zip(hosts).map(node).collect())
+}
+
 fn claim_port(fixed: Option<u16>) -> Result<(TcpListener, SocketAddr), LayoutError> {
     let address = || fixed.map_or_else(|| "a free port of 127.0.0.1".to_owned(), |p| ports::loopback(p).to_string());
     let claimed = || {
@@ -316,6 +349,19 @@ mod tests {
                 assert_eq!(config.form, configs[0].form, "all nodes form the same cluster");
             }
         }
+    }
+
+    #[test]
+    fn nodes_may_be_on_hosts_of_their_own() {
+        let hosts: Vec<IpAddr> = (1..=3).map(|region| [10, 77, region, 1].into()).collect();
+        let (layout, _) = Layout::claim(three(), Ports::OnHosts(hosts.clone(), 26_600)).unwrap();
+        let config = &layout.configs(Path::new("/d"))[1];
+        assert!(config.validate().is_empty(), "{:?}", config.validate());
+        assert_eq!((config.listen.as_str(), config.insecure), ("10.77.2.1:26600", true));
+        assert_eq!(config.http_listen.as_deref(), Some("10.77.2.1:26601"));
+        assert_eq!(config.seeds, ["10.77.1.1:26600", "10.77.3.1:26600"]);
+        let few = Layout::claim(three(), Ports::OnHosts(hosts[..2].to_vec(), 1)).unwrap_err().to_string();
+        assert!(few.contains("3 nodes") && few.contains("2 hosts"), "{few}");
     }
 
     #[test]

@@ -51,6 +51,17 @@ pub(crate) struct Heal {
     pub b: Option<Place>,
 }
 
+impl Heal {
+    /// The two places; `None`: everything.
+    pub(crate) fn pair(self) -> Result<Option<(Place, Place)>, Failure> {
+        match self {
+            Self { a: None, b: None } => Ok(None),
+            Self { a: Some(a), b: Some(b) } => Ok(Some((a, b))),
+            Self { .. } => Err(Failure::Bad("give both `a` and `b`, or neither to heal everything")),
+        }
+    }
+}
+
 /// `POST /delay`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -58,6 +69,16 @@ pub(crate) struct Delay {
     pub a: Place,
     pub b: Place,
     pub rtt_ms: f64,
+}
+
+impl Delay {
+    /// The round trip that is asked for.
+    pub(crate) fn rtt(&self) -> Result<Duration, Failure> {
+        if !(0.0..=RTT_MS_MAX).contains(&self.rtt_ms) {
+            return Err(Failure::Bad("`rtt_ms` must be from 0 to 60000"));
+        }
+        Ok(Duration::from_secs_f64(self.rtt_ms / 1e3))
+    }
 }
 
 /// The body of `GET /links`.
@@ -70,6 +91,14 @@ pub(crate) struct Links {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Refusal {
     pub error: String,
+}
+
+impl Refusal {
+    /// What the body of a refusal says.
+    pub(crate) fn text(body: &[u8]) -> String {
+        serde_json::from_slice::<Self>(body)
+            .map_or_else(|_| String::from_utf8_lossy(body).into_owned(), |refusal| refusal.error)
+    }
 }
 
 /// The control's routes.
@@ -93,7 +122,8 @@ pub async fn serve(wan: Wan, listener: TcpListener) -> std::io::Result<()> {
     axum::serve(listener, router(wan)).await
 }
 
-enum Failure {
+/// Why a request is refused.
+pub(crate) enum Failure {
     Body(JsonRejection),
     Wan(WanError),
     Bad(&'static str),
@@ -126,7 +156,7 @@ impl IntoResponse for Failure {
 }
 
 type Reply = Result<Json<Links>, Failure>;
-type Body<T> = Result<Json<T>, JsonRejection>;
+pub(crate) type Body<T> = Result<Json<T>, JsonRejection>;
 
 /// Every change answers with the links as they are afterwards.
 async fn links(State(wan): State<Wan>) -> Json<Links> {
@@ -149,19 +179,15 @@ async fn isolate(State(wan): State<Wan>, body: Body<Isolate>) -> Reply {
 }
 
 async fn heal(State(wan): State<Wan>, body: Body<Heal>) -> Reply {
-    match body?.0 {
-        Heal { a: None, b: None } => wan.heal_all(),
-        Heal { a: Some(a), b: Some(b) } => wan.heal(&a, &b)?,
-        Heal { .. } => return Err(Failure::Bad("give both `a` and `b`, or neither to heal everything")),
+    match body?.0.pair()? {
+        None => wan.heal_all(),
+        Some((a, b)) => wan.heal(&a, &b)?,
     }
     Ok(links(State(wan)).await)
 }
 
 async fn delay(State(wan): State<Wan>, body: Body<Delay>) -> Reply {
-    let Json(Delay { a, b, rtt_ms }) = body?;
-    if !(0.0..=RTT_MS_MAX).contains(&rtt_ms) {
-        return Err(Failure::Bad("`rtt_ms` must be from 0 to 60000"));
-    }
-    wan.set_delay(&a, &b, Duration::from_secs_f64(rtt_ms / 1e3))?;
+    let Json(delay) = body?;
+    wan.set_delay(&delay.a, &delay.b, delay.rtt()?)?;
     Ok(links(State(wan)).await)
 }

@@ -1,20 +1,16 @@
 //! A client of the control server, for the command line and tests.
 
 use crate::control::{Delay, Heal, Isolate, Links, Partition, Refusal};
+use crate::http::{HttpError, exchange};
 use crate::{LinkStatus, Place};
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::{Method, Request, StatusCode, header};
-use hyper_util::rt::TokioIo;
+use hyper::{Method, StatusCode};
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::net::TcpStream;
 
 /// How long a request may take: the server is on this machine.
 const TIMEOUT: Duration = Duration::from_secs(5);
-
-/// The largest answer taken.
-const ANSWER_BYTES_MAX: usize = 16 << 20;
 
 /// A control request that failed.
 #[derive(Debug, thiserror::Error)]
@@ -25,9 +21,9 @@ pub enum ControlError {
     /// No answer in time.
     #[error("link control at {0} did not answer within {TIMEOUT:?}")]
     Timeout(SocketAddr),
-    /// The conversation broke.
-    #[error("link control broke off: {0}")]
-    Http(#[from] hyper::Error),
+    /// The conversation broke, or the answer is not what a control server says.
+    #[error("link control did not answer: {0}")]
+    Http(#[from] HttpError),
     /// The server refused the request.
     #[error("link control refused ({status}): {message}")]
     Refused {
@@ -36,9 +32,6 @@ pub enum ControlError {
         /// What to do.
         message: String,
     },
-    /// The answer is not what a control server says.
-    #[error("link control's answer makes no sense: {0}")]
-    Answer(Box<dyn std::error::Error + Send + Sync>),
 }
 
 /// Talks to a control server: one connection for each request.
@@ -89,7 +82,7 @@ impl WanControl {
     }
 
     async fn post(&self, path: &str, body: &impl serde::Serialize) -> Result<Vec<LinkStatus>, ControlError> {
-        let body = serde_json::to_vec(body).map_err(|e| ControlError::Answer(e.into()))?;
+        let body = serde_json::to_vec(body).map_err(|e| HttpError::Answer(e.into()))?;
         self.ask(Method::POST, path, body.into()).await
     }
 
@@ -101,34 +94,11 @@ impl WanControl {
 
     async fn exchange(&self, method: Method, path: &str, body: Bytes) -> Result<Vec<LinkStatus>, ControlError> {
         let stream = TcpStream::connect(self.address).await.map_err(|e| ControlError::Unreachable(self.address, e))?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header(header::HOST, self.address.to_string())
-            .header(header::CONTENT_TYPE, "application/json")
-            .body(Full::new(body))
-            .expect("method, path and headers are well formed");
-        let answer = async {
-            let response = sender.send_request(request).await?;
-            let status = response.status();
-            let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
-            Ok::<_, ControlError>((status, body.map_err(ControlError::Answer)?.to_bytes()))
-        };
-        let mut connection = std::pin::pin!(connection);
-        let mut answer = std::pin::pin!(answer);
-        let (status, body) = tokio::select! {
-            biased;
-            answer = &mut answer => answer?,
-            // The connection ends when the response is complete; what it has read is still to be taken.
-            ended = &mut connection => { ended?; answer.await? }
-        };
+        let (status, body) = exchange(stream, self.address.to_string(), method, path, body).await?;
         if status == StatusCode::OK {
-            let links: Links = serde_json::from_slice(&body).map_err(|e| ControlError::Answer(e.into()))?;
+            let links: Links = serde_json::from_slice(&body).map_err(|e| HttpError::Answer(e.into()))?;
             return Ok(links.links);
         }
-        let message = serde_json::from_slice::<Refusal>(&body)
-            .map_or_else(|_| String::from_utf8_lossy(&body).into_owned(), |refusal| refusal.error);
-        Err(ControlError::Refused { status: status.as_u16(), message })
+        Err(ControlError::Refused { status: status.as_u16(), message: Refusal::text(&body) })
     }
 }

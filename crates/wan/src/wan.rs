@@ -223,12 +223,7 @@ impl Wan {
     }
 
     fn check(&self, place: &Place) -> Result<(), WanError> {
-        let endpoints = self.inner.topology.endpoints();
-        if endpoints.iter().any(|e| place.holds(e)) {
-            return Ok(());
-        }
-        let known: Vec<_> = endpoints.iter().map(ToString::to_string).collect();
-        Err(WanError::UnknownPlace(place.clone(), known.join(", ")))
+        known(&self.inner.topology.endpoints(), place)
     }
 
     fn placed(&self) -> MutexGuard<'_, Vec<Placed>> {
@@ -236,6 +231,15 @@ impl Wan {
     }
 }
 
-fn micros(d: Duration) -> u64 {
+/// Refuses a place where none of the endpoints is.
+pub(crate) fn known(endpoints: &[Endpoint], place: &Place) -> Result<(), WanError> {
+    if endpoints.iter().any(|e| place.holds(e)) {
+        return Ok(());
+    }
+    let known: Vec<_> = endpoints.iter().map(ToString::to_string).collect();
+    Err(WanError::UnknownPlace(place.clone(), known.join(", ")))
+}
+
+pub(crate) fn micros(d: Duration) -> u64 {
     u64::try_from(d.as_micros()).unwrap_or(u64::MAX)
 }

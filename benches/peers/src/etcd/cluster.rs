@@ -70,7 +70,7 @@ impl EtcdCluster {
 }
 
 /// The settings of the Meridian client, but for its keep-alive pings: etcd ends connections that ping as often.
-async fn connect(address: &str) -> anyhow::Result<KvClient> {
+pub(crate) async fn connect(address: &str) -> anyhow::Result<KvClient> {
     let endpoint = Endpoint::from_shared(format!("http://{address}"))?
         .connect_timeout(CONNECT_TIMEOUT)
         .tcp_nodelay(true)

@@ -26,8 +26,9 @@ const DEBIAN: &str = "/usr/bin/etcd";
 #[derive(Debug)]
 pub(crate) struct Members(Vec<Member>);
 
+/// One running member.
 #[derive(Debug)]
-struct Member {
+pub(crate) struct Member {
     name: String,
     /// `host:port` for clients; metrics are served there as well.
     client: String,
@@ -49,42 +50,89 @@ pub(crate) fn find_program(named: Option<&Path>) -> anyhow::Result<PathBuf> {
     )
 }
 
+/// Where one member serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Addresses {
+    /// `host:port` for clients.
+    pub(crate) client: String,
+    /// `host:port` for the other members.
+    pub(crate) peer: String,
+}
+
+/// A member that is ready to be started.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    name: String,
+    client: String,
+    log: PathBuf,
+    command: Command,
+}
+
+impl Prepared {
+    /// Starts the process, in the network of the calling thread. Has to be called inside a tokio runtime.
+    pub(crate) fn launch(mut self) -> anyhow::Result<Member> {
+        let child =
+            self.command.spawn().with_context(|| format!("cannot run {:?}", self.command.as_std().get_program()))?;
+        Ok(Member { name: self.name, client: self.client, log: self.log, child })
+    }
+}
+
+/// The members of a new cluster at these addresses; data and logs go to `dir`. etcd's own defaults, except for the room
+/// that it may use and `options`.
+pub(crate) fn prepare(
+    program: &Path,
+    dir: &Path,
+    addresses: &[Addresses],
+    options: &[String],
+) -> anyhow::Result<Vec<Prepared>> {
+    let cluster: Vec<_> =
+        addresses.iter().enumerate().map(|(i, at)| format!("{}=http://{}", name(i), at.peer)).collect();
+    let member = |(i, Addresses { client, peer }): (usize, &Addresses)| {
+        let name = name(i);
+        let log = dir.join(format!("{name}.log"));
+        let mut command = Command::new(program);
+        command
+            .args(["--name", &name, "--data-dir"])
+            .arg(dir.join(&name))
+            .args(["--listen-client-urls", &format!("http://{client}")])
+            .args(["--advertise-client-urls", &format!("http://{client}")])
+            .args(["--listen-peer-urls", &format!("http://{peer}")])
+            .args(["--initial-advertise-peer-urls", &format!("http://{peer}")])
+            .args(["--initial-cluster", &cluster.join(",")])
+            .args(["--initial-cluster-token", "meridian-peers", "--initial-cluster-state", "new"])
+            .args(["--quota-backend-bytes", &QUOTA_BYTES.to_string(), "--logger", "zap"])
+            .args(options);
+        // Options of the user's own etcd are none of ours.
+        for (variable, _) in env::vars_os().filter(|(v, _)| v.to_string_lossy().starts_with("ETCD_")) {
+            command.env_remove(variable);
+        }
+        let output = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
+        // A process group of its own: Ctrl-C reaches only this program, which then stops all.
+        command.process_group(0).kill_on_drop(true);
+        command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
+        Ok(Prepared { name, client: client.clone(), log, command })
+    };
+    addresses.iter().enumerate().map(member).collect()
+}
+
 impl Members {
-    /// Starts a new cluster on free ports of loopback; data and logs go to `dir`. etcd's own defaults, except for the
-    /// room that it may use. Has to be called inside a tokio runtime.
+    /// Starts a new cluster on free ports of loopback. Has to be called inside a tokio runtime.
     pub(crate) fn start(program: &Path, dir: &Path) -> anyhow::Result<Self> {
         // Held until all are found, so that they differ; released before the members bind them.
         let held = (0..2 * MEMBERS).map(|_| listen_free()).collect::<Result<Vec<_>, _>>()?;
-        let addresses = held.iter().map(|l| Ok(l.local_addr()?.to_string())).collect::<anyhow::Result<Vec<_>>>()?;
+        let found = held.iter().map(|l| Ok(l.local_addr()?.to_string())).collect::<anyhow::Result<Vec<_>>>()?;
         drop(held);
-        let (clients, peers) = addresses.split_at(MEMBERS);
-        let cluster: Vec<_> = peers.iter().enumerate().map(|(i, peer)| format!("{}=http://{peer}", name(i))).collect();
-        let members = clients.iter().zip(peers).enumerate().map(|(i, (client, peer))| {
-            let name = name(i);
-            let log = dir.join(format!("{name}.log"));
-            let mut command = Command::new(program);
-            command
-                .args(["--name", &name, "--data-dir"])
-                .arg(dir.join(&name))
-                .args(["--listen-client-urls", &format!("http://{client}")])
-                .args(["--advertise-client-urls", &format!("http://{client}")])
-                .args(["--listen-peer-urls", &format!("http://{peer}")])
-                .args(["--initial-advertise-peer-urls", &format!("http://{peer}")])
-                .args(["--initial-cluster", &cluster.join(",")])
-                .args(["--initial-cluster-token", "meridian-peers", "--initial-cluster-state", "new"])
-                .args(["--quota-backend-bytes", &QUOTA_BYTES.to_string(), "--logger", "zap"]);
-            // Options of the user's own etcd are none of ours.
-            for (variable, _) in env::vars_os().filter(|(v, _)| v.to_string_lossy().starts_with("ETCD_")) {
-                command.env_remove(variable);
-            }
-            let output = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
-            // A process group of its own: Ctrl-C reaches only this program, which then stops all.
-            command.process_group(0).kill_on_drop(true);
-            command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
-            let child = command.spawn().with_context(|| format!("cannot run {}", program.display()))?;
-            Ok(Member { name, client: client.clone(), log, child })
-        });
-        Ok(Self(members.collect::<anyhow::Result<_>>()?))
+        let (clients, peers) = found.split_at(MEMBERS);
+        let pairs = clients.iter().cloned().zip(peers.iter().cloned());
+        let addresses: Vec<_> = pairs.map(|(client, peer)| Addresses { client, peer }).collect();
+        let launched = prepare(program, dir, &addresses, &[])?.into_iter().map(Prepared::launch);
+        Ok(Self(launched.collect::<anyhow::Result<_>>()?))
+    }
+
+    /// Members that were started one by one.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn launched(members: Vec<Member>) -> Self {
+        Self(members)
     }
 
     /// Waits until every member knows a leader. Fails at once if one ends.

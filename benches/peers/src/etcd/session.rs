@@ -8,7 +8,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 /// Code generated from `proto/etcd.proto`.
-mod pb {
+pub(super) mod pb {
     #![expect(unreachable_pub, reason = "generated")]
     tonic::include_proto!("etcdserverpb");
 }

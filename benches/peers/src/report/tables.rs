@@ -60,7 +60,7 @@ fn heading(args: &Args, setting: &Setting, disk: &SyncTimes) -> String {
 
 fn values_table(args: &Args, contenders: &[Contender], compared: &[Comparison]) -> Table {
     let headings = contenders.iter().map(|c| format!("{}: each round", c.name()));
-    let mut table = new_table(headings.collect());
+    let mut table = new_table(FIGURES, headings.collect());
     rows(args, compared, |title, c| {
         let values = contenders.iter().map(|who| {
             let values = c.column(*who).map(|column| &column.values[..]).unwrap_or_default();
@@ -79,7 +79,7 @@ fn medians_table(args: &Args, contenders: &[Contender], compared: &[Comparison],
     let mut headings: Vec<_> = contenders.iter().flat_map(columns).collect();
     headings.push("goal: reached".to_owned());
     let numbers = headings.len() - 1;
-    let mut table = new_table(headings);
+    let mut table = new_table(FIGURES, headings);
     for column in table.column_iter_mut().skip(TITLES).take(numbers) {
         column.set_cell_alignment(CellAlignment::Right);
     }
@@ -152,17 +152,18 @@ fn notes(setting: &Setting, results: &Results) -> String {
 
 /// Columns that name what the others are about.
 const TITLES: usize = 2;
+const FIGURES: [&str; TITLES] = ["measure", "figure"];
 
-fn new_table(headings: Vec<String>) -> Table {
+/// An empty table with these headings.
+pub(crate) fn new_table(titles: [&str; TITLES], headings: Vec<String>) -> Table {
     let mut table = Table::new();
     table.load_style(UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Disabled);
-    let titles = ["measure", "figure"].map(str::to_owned);
-    table.set_header(titles.into_iter().chain(headings));
+    table.set_header(titles.map(str::to_owned).into_iter().chain(headings));
     table
 }
 
 /// About three significant digits.
-fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     match value.abs() {
         v if v >= 100.0 => format!("{value:.0}"),
         v if v >= 10.0 => format!("{value:.1}"),
@@ -172,11 +173,13 @@ fn number(value: f64) -> String {
     }
 }
 
-fn times(ratio: f64) -> String {
+/// A ratio.
+pub(crate) fn times(ratio: f64) -> String {
     format!("{ratio:.2}x")
 }
 
-fn none() -> String {
+/// A figure that could not be had.
+pub(crate) fn none() -> String {
     "-".to_owned()
 }
 

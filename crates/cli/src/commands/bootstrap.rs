@@ -13,6 +13,7 @@ use meridian_server::processes::{ProcessError, Processes};
 use meridian_types::NodeId;
 use meridian_wan::Topology;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -40,6 +41,9 @@ pub(crate) struct Args {
     /// The first node's gRPC port in a new cluster; HTTP is one above, the next node ten above.
     #[arg(long, value_name = "PORT", default_value_t = PORT_DEFAULT, value_parser = clap::value_parser!(u16).range(1..))]
     base_port: u16,
+    /// Write a cluster for the hosts of this WAN lab (`meridian wan up`): each node listens on its host's address.
+    #[arg(long, value_name = "NAME", requires = "only_write")]
+    lab: Option<String>,
     /// Put the topology's distances between the nodes, for as long as this command runs.
     #[arg(long, conflicts_with = "only_write")]
     emulate_wan: bool,
@@ -52,18 +56,20 @@ const EXAMPLES: &str = "\
 Examples:
   meridian bootstrap topology.toml --dir ./cluster
   meridian bootstrap three --dir ./cluster --emulate-wan
-  meridian bootstrap topology.toml --dir ./cluster --only-write --base-port 27000";
+  meridian bootstrap topology.toml --dir ./cluster --only-write --base-port 27000
+  meridian bootstrap three --dir ./cluster --only-write --lab wan";
 
 pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<()> {
     let mut asked_to_stop = signal::Stop::listen()?;
-    let written = write(BootstrapOptions {
-        topology: Topology::preset_or_load(&args.topology)?,
-        dir: args.dir,
-        ports: Ports::From(args.base_port),
-        emulate_wan: args.emulate_wan.then_some(args.seed),
-    })?;
+    let topology = Topology::preset_or_load(&args.topology)?;
+    let ports = match &args.lab {
+        Some(lab) => Ports::OnHosts(lab_hosts(lab, &topology).await?, args.base_port),
+        None => Ports::From(args.base_port),
+    };
+    let written =
+        write(BootstrapOptions { topology, dir: args.dir, ports, emulate_wan: args.emulate_wan.then_some(args.seed) })?;
     if args.only_write {
-        return show_files(context.format(), &written);
+        return show_files(context.format(), &written, args.lab.as_deref());
     }
     let program = std::env::current_exe().context("cannot find this program's own file to run the nodes with")?;
     let mut processes = Processes::start(&program, &written.nodes)?;
@@ -107,12 +113,34 @@ async fn supervise(processes: &mut Processes) -> anyhow::Result<()> {
     }
 }
 
-fn show_files(format: Format, written: &Bootstrapped) -> anyhow::Result<()> {
+/// The addresses of a lab's hosts, which have to be those of this topology's nodes.
+#[cfg(target_os = "linux")]
+async fn lab_hosts(lab: &str, topology: &Topology) -> anyhow::Result<Vec<IpAddr>> {
+    use meridian_wan::lab::{LabControl, LabFolder};
+    let hosts = LabControl::new(LabFolder::new(lab)?).status().await?.hosts;
+    let are = hosts.iter().map(|host| (host.node, host.endpoint()));
+    let asked = topology.nodes().into_iter().map(|node| (node.id, node.endpoint()));
+    if !are.eq(asked) {
+        anyhow::bail!(
+            "the hosts of lab `{lab}` are not the nodes of topology {}: make it with that one",
+            topology.name
+        );
+    }
+    Ok(hosts.into_iter().map(|host| host.address.into()).collect())
+}
+
+#[cfg(not(target_os = "linux"))]
+async fn lab_hosts(_: &str, _: &Topology) -> anyhow::Result<Vec<IpAddr>> {
+    Err(meridian_wan::lab::LabError::NotLinux.into())
+}
+
+fn show_files(format: Format, written: &Bootstrapped, lab: Option<&str>) -> anyhow::Result<()> {
     if format == Format::Json {
         return dev::show(format, &written.cluster, &written.cluster_file);
     }
     for node in &written.nodes {
-        data(format_args!("meridian start --config {}", node.config.display()))?;
+        let host = lab.map(|lab| format!("meridian wan exec --name {lab} n{} -- ", node.node.0)).unwrap_or_default();
+        data(format_args!("{host}meridian start --config {}", node.config.display()))?;
     }
     note(format_args!("cluster file: {}", written.cluster_file.display()));
     Ok(())
@@ -132,7 +160,12 @@ mod tests {
 
     #[test]
     fn links_need_this_process() {
-        for line in ["three", "three --dir d --only-write --emulate-wan", "three --dir d --base-port 0"] {
+        for line in [
+            "three",
+            "three --dir d --only-write --emulate-wan",
+            "three --dir d --base-port 0",
+            "three --dir d --lab wan",
+        ] {
             let line = format!("meridian bootstrap {line}");
             assert_eq!(Cli::try_parse_from(line.split_whitespace()).unwrap_err().exit_code(), 2, "{line}");
         }

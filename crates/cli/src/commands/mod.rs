@@ -15,6 +15,7 @@ pub(crate) mod status;
 pub(crate) mod table;
 pub(crate) mod transfer;
 mod txn;
+pub(crate) mod wan;
 
 use crate::args::{Cli, Command};
 use crate::context::Context;
@@ -36,6 +37,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Status(args) => status::run(&context, args).await,
         Command::Transfer(args) => transfer::run(&context, args).await,
         Command::Link(args) => link::run(&context, args).await,
+        Command::Wan(args) => wan::run(&context, args).await,
         // Works on files, and may take long.
         Command::Debug(args) => tokio::task::block_in_place(|| debug::run(&context, args)),
     }
