@@ -1,7 +1,8 @@
 //! What every node tells every other one, all the time: closed timestamps, clock readings, round trips.
 //!
-//! One stream per ordered pair of nodes, one message per interval for all shards. A message is a full state, so
-//! losing, doubling or reordering messages is harmless (rule C4): nothing is ever implied by what is missing.
+//! One stream per ordered pair of nodes, one message per interval for all shards that are written to, and now and then for
+//! all. What a message says is true for ever, so losing, doubling or reordering messages is harmless (rule C4): nothing is
+//! ever implied by what is missing.
 
 use crate::peers::{Class, Peers};
 use crate::replicas::Replicas;
@@ -19,6 +20,11 @@ use tokio::task::JoinSet;
 
 /// Usual time between two messages: the part of staleness that is not the speed of light.
 pub const PUBLISH_INTERVAL: Duration = Duration::from_millis(20);
+/// Shards that nobody writes to are published once in so many intervals: the rest of the messages is not worth what a
+/// thousand of them would cost.
+const QUIET_INTERVALS: u64 = 5;
+/// A shard is quiet when its leader has stamped nothing for this long.
+const QUIET_AFTER: Duration = Duration::from_secs(1);
 /// Time between looks at the list of nodes, and pause before a broken stream is opened again.
 const PEERS_INTERVAL: Duration = Duration::from_millis(250);
 /// Round trips remembered per peer; the smallest is reported.
@@ -87,12 +93,20 @@ impl Gossip {
         let mut tasks = JoinSet::new();
         let mut publish = tokio::time::interval(self.inner.interval);
         publish.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut ticks = 0_u64;
         let mut look = tokio::time::interval(PEERS_INTERVAL);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 biased;
-                _ = publish.tick() => { tx.send_replace(Arc::new(self.close_all())); }
+                _ = publish.tick() => {
+                    let quiet_too = ticks % QUIET_INTERVALS == 0;
+                    ticks += 1;
+                    let closed = self.close(quiet_too);
+                    if quiet_too || !closed.is_empty() {
+                        tx.send_replace(Arc::new(closed));
+                    }
+                }
                 _ = look.tick() => {
                     let others = self.inner.peers.others();
                     for (node, _) in &others {
@@ -105,9 +119,11 @@ impl Gossip {
         }
     }
 
-    fn close_all(&self) -> Vec<pb::ClosedTimestamp> {
+    /// Closes at the shards that are written to, or at all.
+    fn close(&self, quiet_too: bool) -> Vec<pb::ClosedTimestamp> {
+        let wanted = |r: &Arc<crate::Replica>| quiet_too || r.has_stamped_within(QUIET_AFTER);
         let closed = |r: Arc<crate::Replica>| r.close().map(|c| closed_to_pb(r.shard(), c));
-        self.inner.replicas.all().into_iter().filter_map(closed).collect()
+        self.inner.replicas.all().into_iter().filter(wanted).filter_map(closed).collect()
     }
 
     /// A clock that is apart from those of most nodes is not to be trusted (rule W3).

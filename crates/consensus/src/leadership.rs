@@ -338,6 +338,11 @@ impl Leadership {
         closed.map(|closed| self.told(closed)).ok_or(ConsensusError::NotProven)
     }
 
+    /// The last stamp given.
+    pub(crate) fn last_stamp(&self) -> Timestamp {
+        self.sequencer().last()
+    }
+
     /// Entries in flight.
     pub(crate) fn in_flight(&self) -> usize {
         self.sequencer().in_flight()

@@ -507,6 +507,12 @@ impl Replica {
         self.early.wait_for(id)
     }
 
+    /// Whether it leads, and has stamped anything in the last so long, by its clock.
+    pub(crate) fn has_stamped_within(&self, lately: Duration) -> bool {
+        let since = self.clock.now().earliest.minus(lately);
+        self.leadership().is_some_and(|l| l.last_stamp() > since)
+    }
+
     /// A leader has closed a timestamp.
     pub(crate) fn observe_closed(&self, closed: Closed) {
         self.safe.observe(closed);

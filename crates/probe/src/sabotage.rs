@@ -84,8 +84,6 @@ sabotages! {
     CountMinority "O2",
     /// Of a joint membership only one half is asked.
     CountOneHalf "O2",
-    /// An early commit is handed to the replica of the leader that it names.
-    CommitAsOwnLeader "O6",
     /// Reads are served before the barrier is applied.
     ReadBeforeBarrier "I1, S4",
     /// Linearizable reads do not wait for entries in flight on their keys.

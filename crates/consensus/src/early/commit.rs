@@ -9,7 +9,7 @@ use super::outcomes::{Awaited, Outcomes};
 use super::quorum::Reports;
 use crate::codec;
 use crate::raft_types::{Raft, RaftLogId, RaftVote};
-use meridian_probe::{Event, Sabotage, emit, sabotaged};
+use meridian_probe::{Event, emit};
 use meridian_proto::v1::RequestId;
 use meridian_types::{LogId, NodeId, ShardId};
 use openraft::async_runtime::watch::WatchReceiver;
@@ -80,13 +80,46 @@ impl EarlyCommit {
 
     /// Whether the replica may be told of it, and does not know it yet.
     fn is_news(&self, raft: &Raft, id: RaftLogId) -> bool {
-        let own = id.leader_id.node_id == self.me.0 && !sabotaged(Sabotage::CommitAsOwnLeader);
-        !own && raft.data_metrics().borrow_watched().local_committed < Some(id)
+        is_of_another(self.me, id) && raft.data_metrics().borrow_watched().local_committed < Some(id)
     }
+}
+
+/// Rule O6: whether the entry's leader is another node than this one.
+fn is_of_another(me: NodeId, id: RaftLogId) -> bool {
+    id.leader_id.node_id != me.0
 }
 
 /// What a leader sends when nothing but its commit index is new.
 fn learn_committed(id: RaftLogId) -> AppendEntriesRequest<crate::raft_types::Raftish> {
     let vote = RaftVote { leader_id: id.leader_id, committed: true };
     AppendEntriesRequest { vote, prev_log_id: None, entries: Vec::new(), leader_commit: Some(id) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec;
+    use crate::raft_types::RaftLeaderId;
+    use crate::service::append_from_pb;
+    use meridian_proto::internal::v1 as pb;
+
+    fn id(term: u64, node_id: u64, index: u64) -> RaftLogId {
+        RaftLogId { leader_id: RaftLeaderId { term, node_id }, index }
+    }
+
+    #[test]
+    fn a_leader_is_never_told_of_its_own_commit() {
+        assert!(is_of_another(NodeId(2), id(3, 1, 9)));
+        assert!(!is_of_another(NodeId(1), id(3, 1, 9)), "whether it still leads or not");
+        // Nor by another node: the peer port refuses it.
+        let learn = learn_committed(id(3, 1, 9));
+        let message = pb::AppendRequest {
+            vote: Some(codec::vote_to_pb(&learn.vote)),
+            leader_commit: learn.leader_commit.as_ref().map(codec::log_id_to_pb),
+            ..pb::AppendRequest::default()
+        };
+        assert!(append_from_pb(message.clone(), 1).is_err());
+        let taken = append_from_pb(message, 2).unwrap();
+        assert_eq!((taken.leader_commit, taken.prev_log_id, taken.entries.len()), (Some(id(3, 1, 9)), None, 0));
+    }
 }

@@ -22,6 +22,7 @@ fn served() -> Option<pb::ReplyHeader> {
         commit_wait_ns: 7,
         total_ns: 70_004_019,
         floor_ns: 9,
+        path: 0,
     };
     Some(pb::ReplyHeader {
         timestamp: 1_700_000_000_000_000_777,
