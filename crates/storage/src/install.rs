@@ -129,10 +129,10 @@ impl Store {
             return Ok(());
         }
         match self.link(dir, &names) {
-            Ok(second) => self.data.db().ingest(family.name(), second, true),
+            Ok(second) => self.data.ingest(family, second, true),
             Err(why) => {
                 tracing::warn!("the files of a snapshot are copied, not linked: {why}");
-                self.data.db().ingest(family.name(), names.iter().map(|name| dir.join(name)).collect(), false)
+                self.data.ingest(family, names.iter().map(|name| dir.join(name)).collect(), false)
             }
         }
     }
