@@ -82,8 +82,9 @@ impl Command {
     /// What is logged to stderr unless `MERIDIAN_LOG` says otherwise.
     pub(crate) fn log_level(&self) -> &'static str {
         match self {
-            // openraft tells its whole inner state at every step.
-            Self::Start(_) => "info,openraft=warn",
+            // openraft tells its whole inner state at every step, and warns of every message to a node that is not there:
+            // about a megabyte of it a second.
+            Self::Start(_) => "info,openraft=error",
             // Links are cut and nodes stopped on purpose here; openraft complains of every message that this costs. A
             // group that fails is reported by the replica.
             Self::Dev(_) | Self::Bench(_) => "warn,openraft=off",

@@ -193,6 +193,16 @@ impl Files {
         }
     }
 
+    /// As [`Files::sync_dir`], and makes the folder's own name durable.
+    pub(crate) fn sync_dir_and_name(&self, path: &Path) -> Result<(), StorageError> {
+        self.sync_dir(path)?;
+        match path.parent() {
+            Some(parent) if parent.as_os_str().is_empty() => self.sync_dir(Path::new(".")),
+            Some(parent) => self.sync_dir(parent),
+            None => Ok(()),
+        }
+    }
+
     /// The whole content of a small file.
     pub(crate) fn read(&self, path: &Path) -> Result<Bytes, StorageError> {
         match &self.place {

@@ -89,7 +89,8 @@ impl Store {
         manifest: &SnapshotManifest,
     ) -> Result<(), StorageError> {
         verify_snapshot(&self.files(), dir, manifest)?;
-        self.keep_staged(dir)?;
+        // The names of the staged files, and their folder's: their content is durable, whoever wrote them.
+        self.files().sync_dir_and_name(dir)?;
         let mark = InstallMark {
             dir: self.relative(dir)?,
             manifest: Some(manifest.clone()),
@@ -128,10 +129,10 @@ impl Store {
             return Ok(());
         }
         match self.link(dir, &names) {
-            Ok(second) => self.data.db().ingest(family.name(), second, true),
+            Ok(second) => self.data.ingest(family, second, true),
             Err(why) => {
                 tracing::warn!("the files of a snapshot are copied, not linked: {why}");
-                self.data.db().ingest(family.name(), names.iter().map(|name| dir.join(name)).collect(), false)
+                self.data.ingest(family, names.iter().map(|name| dir.join(name)).collect(), false)
             }
         }
     }
@@ -144,16 +145,6 @@ impl Store {
         files.create_dir(&links)?;
         let link = |name: &&str| files.link(&dir.join(name), &links.join(name)).map(|()| links.join(name));
         names.iter().map(link).collect()
-    }
-
-    /// Makes the names of the staged files durable, and their folder's: their content is, whoever wrote them.
-    fn keep_staged(&self, dir: &Path) -> Result<(), StorageError> {
-        let files = self.files();
-        files.sync_dir(dir)?;
-        match dir.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => files.sync_dir(parent),
-            _ => Ok(()),
-        }
     }
 
     /// How the mark names a folder: relative inside the data directory, which may be moved between two starts.

@@ -40,7 +40,7 @@ impl DataStore {
 
 impl DataView {
     /// Writes a shard's snapshot, as of this view, into `dir`, which is emptied first. All of it is durable on
-    /// return. Blocks for the disk.
+    /// return, the folder's name too; the folder that it is in was there before. Blocks for the disk.
     ///
     /// * Shape: a shard without rows has a snapshot without files; one that never wrote a position has none in the
     ///   manifest.
@@ -93,7 +93,7 @@ fn snapshot_id(shard: ShardId, state: Option<&ShardState>) -> String {
 
 fn write_manifest(files: &Files, dir: &Path, manifest: &SnapshotManifest) -> Result<(), StorageError> {
     files.write_synced(&dir.join(MANIFEST), &encode_manifest(manifest))?;
-    files.sync_dir(dir)
+    files.sync_dir_and_name(dir)
 }
 
 /// A manifest as its file has it.

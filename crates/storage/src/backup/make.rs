@@ -184,9 +184,7 @@ impl Cut<'_> {
         self.files.sync_dir(self.to)?;
         progress(Progress { path: &manifest::path_in(self.to), bytes: manifest.bytes, total: Some(manifest.bytes) });
         manifest::write(self.files, self.to, &manifest)?;
-        if let Some(parent) = self.to.parent() {
-            self.files.sync_dir(if parent.as_os_str().is_empty() { Path::new(".") } else { parent })?;
-        }
+        self.files.sync_dir_and_name(self.to)?;
         Ok(BackedUp { manifest, newer })
     }
 

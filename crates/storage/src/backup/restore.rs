@@ -163,7 +163,7 @@ fn fill(
             let paths = paths(shard, family, &folder);
             if !paths.is_empty() {
                 // Copied: the backup stays what it is.
-                store.data.db().ingest(family.name(), paths, false)?;
+                store.data.ingest(family, paths, false)?;
                 progress(Progress { path: &folder, bytes, total });
             }
         }

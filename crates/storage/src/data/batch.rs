@@ -28,6 +28,13 @@ enum Change {
     DeleteSpan(Span),
 }
 
+/// One change with its bytes.
+enum Encoded<'a> {
+    Put(&'a [u8], &'a [u8]),
+    Delete(&'a [u8]),
+    DeleteSpan(&'a Span),
+}
+
 impl DataBatch {
     /// Adds a version of a key; `None` is a tombstone.
     pub fn put_version(&mut self, table: TableId, key: &[u8], ts: Timestamp, value: Option<Bytes>) {
@@ -84,6 +91,25 @@ impl DataBatch {
 
     /// Hands the changes to the engine, in order.
     pub(super) fn write_into(&self, out: &mut Batch<'_>) {
+        self.each(|family, change| match change {
+            Encoded::Put(key, value) => out.put(family.name(), key, value),
+            Encoded::Delete(key) => out.delete(family.name(), key),
+            Encoded::DeleteSpan(Span { start, end }) => {
+                out.delete_range(family.name(), start, end.as_deref().unwrap_or(&UNBOUNDED));
+            }
+        });
+    }
+
+    /// Hands out the whole keys of the versions that it adds.
+    pub(super) fn each_version(&self, mut version: impl FnMut(&[u8])) {
+        self.each(|family, change| {
+            if let (Family::Versions, Encoded::Put(key, _)) = (family, change) {
+                version(key);
+            }
+        });
+    }
+
+    fn each(&self, mut pass: impl FnMut(Family, Encoded<'_>)) {
         let mut rest = &self.buffer[..];
         let mut next = |len: usize| {
             let (next, after) = rest.split_at(len);
@@ -91,16 +117,12 @@ impl DataBatch {
             next
         };
         for (family, change) in &self.changes {
-            match change {
-                Change::Put { key, value } => {
-                    let (key, value) = (next(*key), next(*value));
-                    out.put(family.name(), key, value);
-                }
-                Change::Delete { key } => out.delete(family.name(), next(*key)),
-                Change::DeleteSpan(Span { start, end }) => {
-                    out.delete_range(family.name(), start, end.as_deref().unwrap_or(&UNBOUNDED));
-                }
-            }
+            let encoded = match change {
+                Change::Put { key, value } => Encoded::Put(next(*key), next(*value)),
+                Change::Delete { key } => Encoded::Delete(next(*key)),
+                Change::DeleteSpan(span) => Encoded::DeleteSpan(span),
+            };
+            pass(*family, encoded);
         }
     }
 

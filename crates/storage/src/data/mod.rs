@@ -5,6 +5,7 @@ mod batch;
 mod families;
 mod gc;
 mod key;
+mod newest;
 mod reclaim;
 mod records;
 mod scan;

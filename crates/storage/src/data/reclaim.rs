@@ -32,8 +32,8 @@ impl DataStore {
         }
         drop(cleared);
         let spans = [(Family::Versions, Span::of(table, range)), (Family::Ledger, records::ledger_span(shard))];
-        for (family, Span { start, end }) in &spans {
-            self.db().drop_files(family.name(), start, end.as_deref().unwrap_or(&UNBOUNDED))?;
+        for (family, span) in &spans {
+            self.drop_files(*family, span)?;
         }
         self.clear_shard(shard, table, range)?;
         self.flush()?;
@@ -153,7 +153,7 @@ mod tests {
             let all: [&dyn Fn() -> Result<(), StorageError>; 4] = [
                 &|| store.data.clear_shard(DOOMED.0, DOOMED.1, &KeyRange::all()),
                 &|| store.data.flush(),
-                &|| store.data.db().drop_files(Family::Versions.name(), &span.start, span.end.as_deref().unwrap()),
+                &|| store.data.drop_files(Family::Versions, &span),
                 &|| store.data.clear_shard(DOOMED.0, DOOMED.1, &KeyRange::all()),
             ];
             all.iter().take(steps).for_each(|step| step().unwrap());

@@ -6,6 +6,7 @@ use super::gc::{Collected, Floors, Protection, Registry};
 #[cfg(feature = "simulation")]
 use super::gc::{Collector, Verdict};
 use super::key::{self, Span};
+use super::newest::Newest;
 use super::records;
 use super::value;
 use super::view::DataView;
@@ -20,12 +21,16 @@ use meridian_proto::internal::v1::ShardState;
 use meridian_types::{KeyRange, ShardId, TableId, Timestamp};
 use rocksdb::{Cache, Options, WriteBufferManager};
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
 /// Informational log files that RocksDB keeps.
 const INFO_LOGS_MAX: usize = 4;
+
+/// What a simulated store has for a block cache: a few keys are remembered, so that they drive each other out.
+#[cfg(feature = "simulation")]
+const SIMULATED_CACHE: usize = 256 << 10;
 
 /// End of a span without upper bound: above every key, since versions are the longest keys and a table id of all
 /// ones is never given out.
@@ -49,6 +54,8 @@ struct Inner {
     flushing: Mutex<()>,
     /// How far old versions may be collected.
     registry: Arc<Registry>,
+    /// Where reads look first.
+    newest: Arc<Newest>,
 }
 
 impl DataStore {
@@ -56,7 +63,7 @@ impl DataStore {
         let registry = Arc::<Registry>::default();
         let families = Family::ALL.map(|family| (family.name(), families::options(family, options, cache, &registry)));
         let rocks = Rocks::open(path, &db_options(options, cache), families.into(), false, "open the data store")?;
-        Self::on(Db::Rocks(Arc::new(rocks)), registry)
+        Self::on(Db::Rocks(Arc::new(rocks)), registry, Newest::beside(options.block_cache_bytes))
     }
 
     /// Opens it without changing anything; writes fail.
@@ -65,17 +72,18 @@ impl DataStore {
         let families = Family::ALL.map(|family| (family.name(), families::options(family, options, cache, &registry)));
         let action = "open the data store for reading";
         let rocks = Rocks::open_for_reading(path, &db_options(options, cache), families.into(), false, action)?;
-        Self::on(Db::Rocks(Arc::new(rocks)), registry)
+        Self::on(Db::Rocks(Arc::new(rocks)), registry, Newest::beside(options.block_cache_bytes))
     }
 
     #[cfg(feature = "simulation")]
     pub(crate) fn open_simulated(disk: &crate::SimDisk) -> Result<Self, StorageError> {
-        Self::on(Db::Simulated(crate::sim::SimDb::open(disk, crate::StoreName::Data)?), Arc::default())
+        let db = Db::Simulated(crate::sim::SimDb::open(disk, crate::StoreName::Data)?);
+        Self::on(db, Arc::default(), Newest::beside(SIMULATED_CACHE))
     }
 
-    fn on(db: Db, registry: Arc<Registry>) -> Result<Self, StorageError> {
-        let (durable, flushing) = (Mutex::default(), Mutex::default());
-        let store = Self { inner: Arc::new(Inner { db, durable, flushing, registry }) };
+    fn on(db: Db, registry: Arc<Registry>, newest: Newest) -> Result<Self, StorageError> {
+        let (durable, flushing, newest) = (Mutex::default(), Mutex::default(), Arc::new(newest));
+        let store = Self { inner: Arc::new(Inner { db, durable, flushing, registry, newest }) };
         // What was found on disk is durable.
         store.set_durable(store.positions()?);
         Ok(store)
@@ -96,7 +104,15 @@ impl DataStore {
     pub fn write_ref(&self, batch: &DataBatch) -> Result<(), StorageError> {
         let mut out = self.inner.db.batch();
         batch.write_into(&mut out);
-        self.inner.db.write(out, "write to the data store")?;
+        {
+            let change = self.inner.newest.change();
+            batch.each_version(|encoded| {
+                if let Ok((stem, ts)) = key::split(encoded) {
+                    change.version(stem, ts);
+                }
+            });
+            self.inner.db.write(out, "write to the data store")?;
+        }
         self.compact_by_chance()
     }
 
@@ -105,7 +121,21 @@ impl DataStore {
     pub fn view(&self) -> DataView {
         // Held before the moment is taken: compactions do not keep to the engine's snapshots.
         let held = self.inner.registry.hold();
-        DataView::of(self.inner.db.view(), held)
+        let (newest, moment) = (self.inner.newest.clone(), self.inner.newest.moment());
+        DataView::of(self.inner.db.view(), held, newest, moment)
+    }
+
+    /// Adds the records of snapshot files; see [`Db::ingest`].
+    pub(crate) fn ingest(&self, family: Family, paths: Vec<PathBuf>, take: bool) -> Result<(), StorageError> {
+        let _done = self.inner.newest.change_everything();
+        self.inner.db.ingest(family.name(), paths, take)
+    }
+
+    /// Drops the files that lie entirely in a span; see [`Db::drop_files`].
+    pub(super) fn drop_files(&self, family: Family, Span { start, end }: &Span) -> Result<(), StorageError> {
+        // What a dropped file had hidden in others may be there again.
+        let _done = self.inner.newest.change_everything();
+        self.inner.db.drop_files(family.name(), start, end.as_deref().unwrap_or(&UNBOUNDED))
     }
 
     /// Makes everything written before the call durable, at one moment for all shards and families. Blocks for the

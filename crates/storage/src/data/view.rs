@@ -2,6 +2,7 @@
 
 use super::families::Family;
 use super::gc::Floors;
+use super::newest::{Moment, Newest};
 use super::{key, records, value};
 use crate::StorageError;
 use crate::engine::{Iter, Reach, Scan, View};
@@ -9,6 +10,9 @@ use bytes::Bytes;
 use meridian_proto::internal::v1::ShardState;
 use meridian_types::{RequestId, ShardId, TableId, Timestamp};
 use std::sync::Arc;
+
+/// What fails when a version cannot be read.
+const READ: &str = "read a version";
 
 /// One version of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,29 +31,58 @@ pub struct DataView {
     view: View,
     /// While it is held, compactions keep to these floors.
     _held: Arc<Floors>,
+    newest: Arc<Newest>,
+    moment: Moment,
 }
 
 impl DataView {
-    pub(super) fn of(view: View, held: Arc<Floors>) -> Self {
-        Self { view, _held: held }
+    /// `held` and `moment` are of before the view.
+    pub(super) fn of(view: View, held: Arc<Floors>, newest: Arc<Newest>, moment: Moment) -> Self {
+        Self { view, _held: held, newest, moment }
     }
 
     /// The newest version of a key at or below `at`, tombstones included; `None`: there is none.
+    ///
+    /// * Cost: a lookup of one version, if it is the newest that the key has and somebody has read it before; else an
+    ///   iterator over all levels.
     pub fn get(&self, table: TableId, key: &[u8], at: Timestamp) -> Result<Option<Version>, StorageError> {
         let mut sought = key::stem(table, key);
         let stem_len = sought.len();
-        key::push_timestamp(&mut sought, at);
+        let newest = self.newest.of(&sought);
+        if let Some(ts) = newest.filter(|ts| *ts <= at) {
+            key::push_timestamp(&mut sought, ts);
+            let found = self.view.get(Family::Versions.name(), &sought, READ, value::to_owned)?;
+            if let Some(value) = found {
+                return Ok(Some(Version { ts, value: value? }));
+            }
+            // It was written after this view was taken, or is gone.
+            sought.truncate(stem_len);
+        }
+        self.search(sought, at, newest.is_some_and(|ts| ts > at))
+    }
+
+    /// [`DataView::get`] by an iterator, of a stem. Unless it has newer versions `beyond` the timestamp for all that is
+    /// known, the newest of all is found first, for the next read.
+    fn search(&self, mut sought: Vec<u8>, at: Timestamp, beyond: bool) -> Result<Option<Version>, StorageError> {
+        let stem_len = sought.len();
         let mut iter = self.iter(Family::Versions, Scan::all(Reach::OnePrefix));
+        key::push_timestamp(&mut sought, if beyond { at } else { Timestamp::MAX });
         iter.seek(&sought);
-        let found = match iter.item() {
-            None => None,
-            Some((found, encoded)) => match key::split(found)? {
-                (stem, ts) if stem == &sought[..stem_len] => Some(Version { ts, value: value::to_owned(encoded)? }),
-                _ => None,
-            },
-        };
-        iter.status("read a version")?;
-        Ok(found)
+        let stem = &sought[..stem_len];
+        let mut found = timestamp_in(&iter, stem)?;
+        if let Some(ts) = found.filter(|_| !beyond) {
+            self.newest.learn(self.moment, stem, ts);
+            if ts > at {
+                sought.truncate(stem_len);
+                key::push_timestamp(&mut sought, at);
+                iter.seek(&sought);
+                found = timestamp_in(&iter, &sought[..stem_len])?;
+            }
+        }
+        match (found, iter.value()) {
+            (Some(ts), Some(encoded)) => Ok(Some(Version { ts, value: value::to_owned(encoded)? })),
+            _ => Ok(None),
+        }
     }
 
     /// Timestamp of the newest version of a key, tombstones included.
@@ -85,4 +118,15 @@ impl DataView {
     fn record(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, StorageError> {
         self.view.get(family.name(), key, "read a shard's record", Bytes::copy_from_slice)
     }
+}
+
+/// Timestamp of the version that an iterator stands on, if it is one of this stem.
+fn timestamp_in(iter: &Iter<'_>, stem: &[u8]) -> Result<Option<Timestamp>, StorageError> {
+    let Some(found) = iter.key() else {
+        // Nothing more, unless something could not be read; a later seek would forget that.
+        iter.status(READ)?;
+        return Ok(None);
+    };
+    let (found, ts) = key::split(found)?;
+    Ok((found == stem).then_some(ts))
 }

@@ -32,6 +32,7 @@ use crate::physical::log_file::{self, End, LogFile};
 use crate::physical::{Damage, mark};
 use prost::Message as _;
 use std::fs::OpenOptions;
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
@@ -68,6 +69,8 @@ pub(crate) struct Loose {
     log: usize,
     /// Where in it.
     offset: u64,
+    /// The writes that are missing, if it is whole up to there and begins a gap in their numbers.
+    gap: Option<RangeInclusive<u64>>,
     /// What makes it so.
     pub(crate) damage: Damage,
 }
@@ -95,8 +98,9 @@ impl Walk {
                 return;
             }
             if first > self.latest.saturating_add(1) {
-                let what = format!("writes {} to {} are missing before this one", self.latest + 1, first - 1);
-                let here = || Loose { log: n, offset: at, damage: Damage::new(path, at, what) };
+                let gap = self.latest + 1..=first - 1;
+                let damage = Damage::new(path, at, missing_writes(&gap, "before this one"));
+                let here = || Loose { log: n, offset: at, gap: Some(gap), damage };
                 self.broken = Some(self.suspect.take().unwrap_or_else(here));
                 return;
             }
@@ -117,7 +121,7 @@ impl Walk {
                 damage.clone()
             }
         };
-        self.suspect.get_or_insert(Loose { log: n, offset: log.whole, damage });
+        self.suspect.get_or_insert(Loose { log: n, offset: log.whole, gap: None, damage });
         Ok(log)
     }
 }
@@ -214,14 +218,17 @@ impl Examined {
 
 /// Names the damage: where numbers are missing, the end of the file that should have gone on.
 fn named(found: &Examined, broken: Loose, listed: u64) -> Option<Damage> {
-    match &found.manifest {
+    match (&found.manifest, &broken.gap) {
         // What the list of files should cover, or what should lie in a log.
-        Some(manifest) if found.latest == listed && broken.offset == 0 && broken.damage.what.starts_with("writes ") => {
-            let what = broken.damage.what.replace("before this one", "at its end");
-            Some(Damage::new(&manifest.path, manifest.whole, what))
+        (Some(manifest), Some(gap)) if found.latest == listed && broken.offset == 0 => {
+            Some(Damage::new(&manifest.path, manifest.whole, missing_writes(gap, "at its end")))
         }
         _ => Some(broken.damage),
     }
+}
+
+fn missing_writes(gap: &RangeInclusive<u64>, place: &str) -> String {
+    format!("writes {} to {} are missing {place}", gap.start(), gap.end())
 }
 
 /// What was durable and is not there. The place is the end of the file that should go on.

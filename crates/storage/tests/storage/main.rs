@@ -15,6 +15,7 @@ mod kill;
 mod model;
 mod mounts;
 mod mvcc;
+mod newest;
 mod power;
 mod raft_files;
 mod raft_log;
