@@ -2,6 +2,7 @@
 //!
 //! Where the machine cannot make namespaces, the tests say so and are skipped.
 #![cfg(target_os = "linux")]
+#![expect(clippy::unwrap_used, reason = "a helper of a test may fail the test")]
 
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
