@@ -1,8 +1,6 @@
 //! One-round-trip commit (rules O1 to O7): a write from any region is acknowledged where it came from, as soon as a quorum
 //! is known there to have it, whatever it depends on; and through its leader where that was asked for.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use meridian_client::{Consistency, TableOptions, Transaction};
 use meridian_tests::harness::{REGIONS, TestCluster, client_at, near};
 use meridian_types::{CommitPath, NodeId, Placement, RegionId};

@@ -81,10 +81,12 @@ pub(crate) struct Position {
     pub(crate) gc_floor: Timestamp,
 }
 
-/// What the apply path has to do with one-round-trip commit.
-pub(crate) struct EarlyParts {
-    pub(crate) outcomes: Arc<Outcomes>,
+/// What the apply path shares with the log whose entries it applies, and with those who wait for them.
+pub(crate) struct LogSide {
+    pub(crate) cache: Arc<LogCache>,
     pub(crate) acceptor: Arc<Acceptor>,
+    pub(crate) outcomes: Arc<Outcomes>,
+    pub(crate) backlog: Backlog,
 }
 
 /// openraft's state machine for one group.
@@ -92,11 +94,9 @@ pub(crate) struct ApplyWorker {
     shard: ShardId,
     data: DataStore,
     machine: Arc<dyn StateMachine>,
-    cache: Arc<LogCache>,
+    log: LogSide,
     safe: Arc<SafeTime>,
     snapshots: Arc<SnapshotMaker>,
-    backlog: Backlog,
-    early: EarlyParts,
     position: watch::Sender<Position>,
     applied: Option<RaftLogId>,
     last_ts: Timestamp,
@@ -118,22 +118,18 @@ impl ApplyWorker {
         shard: ShardId,
         data: DataStore,
         machine: Arc<dyn StateMachine>,
-        cache: Arc<LogCache>,
+        log: LogSide,
         safe: Arc<SafeTime>,
         snapshots: Arc<SnapshotMaker>,
-        backlog: Backlog,
-        early: EarlyParts,
     ) -> io::Result<(Self, watch::Receiver<Position>)> {
         let (position, rx) = watch::channel(Position::default());
         let mut worker = Self {
             shard,
             data,
             machine,
-            cache,
+            log,
             safe,
             snapshots,
-            backlog,
-            early,
             position,
             applied: None,
             last_ts: Timestamp::ZERO,
@@ -150,7 +146,7 @@ impl ApplyWorker {
         self.last_ts = Timestamp(state.last_ts);
         self.membership = codec::stored_membership_from_pb(state.membership).map_err(invalid)?;
         if self.applied.is_some() {
-            self.early.acceptor.learn_membership(&self.membership);
+            self.log.acceptor.learn_membership(&self.membership);
         }
         self.gc_floor = Timestamp(state.gc_floor);
         self.publish();
@@ -164,7 +160,7 @@ impl ApplyWorker {
     }
 
     fn flush_builder(&self, flush: bool) -> FlushBuilder {
-        FlushBuilder { snapshots: self.snapshots.clone(), backlog: self.backlog.clone(), flush }
+        FlushBuilder { snapshots: self.snapshots.clone(), backlog: self.log.backlog.clone(), flush }
     }
 
     fn state(&self) -> pb::ShardState {
@@ -178,7 +174,7 @@ impl ApplyWorker {
 
     /// Tells those who wait at this node what their requests came to.
     fn tell_origin(&self, entries: &[EntryResponder<Raftish>], results: &[Applied]) {
-        if !self.early.outcomes.is_waited_for() {
+        if !self.log.outcomes.is_waited_for() {
             return;
         }
         for ((entry, _), result) in entries.iter().zip(results) {
@@ -186,7 +182,7 @@ impl ApplyWorker {
                 && let Some(pb::command::Body::Mutations(m)) = &command.message().body
             {
                 let ids = m.mutations.iter().map(|m| m.request_id.as_ref());
-                self.early.outcomes.applied(ids.zip(outcomes));
+                self.log.outcomes.applied(ids.zip(outcomes));
             }
         }
     }
@@ -303,10 +299,10 @@ impl ApplyWorker {
         if sabotaged(Sabotage::ApplyUnsynced) {
             return Ok(committed.drain(..).collect());
         }
-        if !self.cache.wait_synced(first.log_id.index).await {
+        if !self.log.cache.wait_synced(first.log_id.index).await {
             return Err(io::Error::other("the log was closed"));
         }
-        let synced = self.cache.synced();
+        let synced = self.log.cache.synced();
         // The watermark may have been lowered since; the first one was synced, and is committed: it cannot go any more.
         let count = committed.iter().take_while(|(entry, _)| entry.log_id.index < synced).count().max(1);
         Ok(committed.drain(..count).collect())

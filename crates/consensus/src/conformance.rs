@@ -1,7 +1,7 @@
 //! openraft's own storage suite, run on RocksDB and on the simulated disk: on a store of its own for each case, next to a
 //! second group, and for two groups at once in one instance, while a third is written to between them.
 
-use crate::apply::{ApplyWorker, EarlyParts, EntryMutations, StateMachine};
+use crate::apply::{ApplyWorker, EntryMutations, LogSide, StateMachine};
 use crate::early::Acceptances;
 use crate::log_cache::LogCache;
 use crate::log_store::LogStore;
@@ -69,16 +69,16 @@ impl StoreBuilder<Raftish, LogStore, ApplyWorker, TempDir> for Builder {
 /// A group's log and state machine.
 fn group(store: &Store, shard: ShardId) -> (LogStore, ApplyWorker) {
     let memory = NodeMemory::new(MemoryBudget::of(MEMORY_MIN).unwrap());
-    let (backlog, tell) = (memory.backlog.clone(), Acceptances::new(NodeId(1)));
+    let tell = Acceptances::new(NodeId(1));
     let log = LogStore::open(store.raft.shard(shard), Timestamp::ZERO, &memory, store.space().clone(), &tell).unwrap();
-    let early = EarlyParts { outcomes: Arc::default(), acceptor: log.acceptor().clone() };
     // The suite applies entries that it never appended: nothing to wait for.
     let synced = LogCache::new(u64::MAX, Timestamp::ZERO, &memory.log);
+    let acceptor = log.acceptor().clone();
+    let side = LogSide { cache: synced, acceptor, outcomes: Arc::default(), backlog: memory.backlog.clone() };
     let table = TableId(shard.0);
     let snapshots = SnapshotMaker::new(shard, table, KeyRange::all(), store.clone());
     let safe = Arc::new(SafeTime::new(Timestamp::ZERO));
-    let worker =
-        ApplyWorker::open(shard, store.data.clone(), Arc::new(Nothing), synced, safe, snapshots, backlog, early);
+    let worker = ApplyWorker::open(shard, store.data.clone(), Arc::new(Nothing), side, safe, snapshots);
     (log, worker.unwrap().0)
 }
 

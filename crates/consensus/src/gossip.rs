@@ -100,7 +100,7 @@ impl Gossip {
             tokio::select! {
                 biased;
                 _ = publish.tick() => {
-                    let quiet_too = ticks % QUIET_INTERVALS == 0;
+                    let quiet_too = ticks.is_multiple_of(QUIET_INTERVALS);
                     ticks += 1;
                     let closed = self.close(quiet_too);
                     if quiet_too || !closed.is_empty() {

@@ -13,7 +13,7 @@
 //! * *A crash in the middle of a snapshot's installation*: `crates/storage/src/install.rs`, at every step.
 //! * *A late sync that vouches for a replaced tail*: [`crate::log_cache`], without a disk; here with one.
 
-use crate::apply::{ApplyWorker, EarlyParts, EntryMutations, StateMachine};
+use crate::apply::{ApplyWorker, EntryMutations, LogSide, StateMachine};
 use crate::codec;
 use crate::early::Acceptances;
 use crate::log_store::LogStore;
@@ -65,13 +65,13 @@ fn open(dir: &Path) -> Store {
 fn group(store: &Store, shard: u64) -> Group {
     let (shard, table) = (ShardId(shard), TableId(shard));
     let memory = NodeMemory::new(MemoryBudget::of(MEMORY_MIN).unwrap());
-    let (backlog, tell) = (memory.backlog.clone(), Acceptances::new(NodeId(1)));
+    let tell = Acceptances::new(NodeId(1));
     let log = LogStore::open(store.raft.shard(shard), Timestamp::ZERO, &memory, store.space().clone(), &tell).unwrap();
-    let early = EarlyParts { outcomes: Arc::default(), acceptor: log.acceptor().clone() };
     let snapshots = SnapshotMaker::new(shard, table, KeyRange::all(), store.clone());
     let safe = Arc::new(SafeTime::new(Timestamp::ZERO));
-    let (data, cache) = (store.data.clone(), log.cache().clone());
-    let worker = ApplyWorker::open(shard, data, Arc::new(Nothing), cache, safe, snapshots.clone(), backlog, early);
+    let (data, cache, acceptor) = (store.data.clone(), log.cache().clone(), log.acceptor().clone());
+    let side = LogSide { cache, acceptor, outcomes: Arc::default(), backlog: memory.backlog };
+    let worker = ApplyWorker::open(shard, data, Arc::new(Nothing), side, safe, snapshots.clone());
     Group { log, worker: worker.unwrap().0, snapshots }
 }
 

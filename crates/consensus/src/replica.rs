@@ -1,6 +1,6 @@
 //! One replica of one shard: a Raft group's member on this node, and what it may answer.
 
-use crate::apply::{ApplyWorker, EarlyParts, Position, StateMachine};
+use crate::apply::{ApplyWorker, LogSide, Position, StateMachine};
 use crate::backlog::{Backlog, FlushLags};
 use crate::campaign;
 use crate::codec;
@@ -166,11 +166,9 @@ impl Replica {
             shard,
             store.data.clone(),
             machine,
-            cache.clone(),
+            LogSide { cache: cache.clone(), acceptor: acceptor.clone(), outcomes, backlog: memory.backlog.clone() },
             safe.clone(),
             snapshots.clone(),
-            memory.backlog.clone(),
-            EarlyParts { outcomes, acceptor: acceptor.clone() },
         )
         .map_err(stopped)?;
         emit(|| Event::Opened { shard, log_end: cache.synced(), applied: Timestamp(state.last_ts) });

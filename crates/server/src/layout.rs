@@ -79,6 +79,7 @@ pub enum Ports {
 }
 
 /// The sockets of a new cluster's nodes: as long as they are held, the ports cannot be taken by others.
+#[derive(Debug)]
 pub(crate) struct Held {
     pub grpc: TcpListener,
     pub http: TcpListener,
