@@ -262,9 +262,11 @@ mod tests {
 
     #[test]
     fn what_is_not_known_is_said() {
-        let sites = sites(&["us-east", "mars"]);
-        let plan = plan(&sites, &presets::three(), &Placement::parse("regional:us-east").unwrap(), &mut Hosted::new());
-        let price = price(&plan.unwrap(), &sites, &presets::three(), None, &Overheads::default());
+        let sites = sites(&["us-east"]);
+        let mut rtts = RttMatrix::default();
+        rtts.set("mars".into(), "eu-west".into(), Duration::from_secs(600));
+        let plan = plan(&sites, &rtts, &Placement::parse("regional:us-east").unwrap(), &mut Hosted::new());
+        let price = price(&plan.unwrap(), &sites, &rtts, None, &Overheads::default());
         assert!(price.unwrap_err().to_string().contains("mars"));
     }
 }

@@ -45,7 +45,7 @@ fn table() -> Table {
         placement: Placement::Regional { home: "eu".into() },
         shards: vec![shard(5, "", Some("m")), shard(6, "m", None)],
         gc_ttl: Duration::from_secs(60),
-        classic_commit: true,
+        classic_commit: false,
     }
 }
 

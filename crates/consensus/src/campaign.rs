@@ -16,8 +16,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Added to the promise before it counts as over: openraft counts from when it took a message in, this from when it came.
-const SLACK: Duration = Duration::from_millis(5);
+/// Added to the promise before it counts as over: openraft counts from when it took a message in, this from when it came. A
+/// campaign that comes too early is refused by the candidate itself, and the next one is most of a lease later.
+const SLACK: Duration = Duration::from_millis(50);
 
 /// How many places behind the first this voter is, when `led` has been silent.
 fn place(me: NodeId, led: Option<NodeId>, voters: &BTreeSet<NodeId>) -> u32 {

@@ -1,9 +1,11 @@
 //! One replica of one shard: a Raft group's member on this node, and what it may answer.
 
+mod moving;
+mod tasks;
+
 use crate::apply::{ApplyWorker, LogSide, Position, StateMachine};
 use crate::backlog::{Backlog, FlushLags};
 use crate::campaign;
-use crate::codec;
 use crate::config::raft_config;
 use crate::early::commit::EarlyCommit;
 use crate::early::outcomes::Outcomes;
@@ -15,8 +17,8 @@ use crate::log_cache::LogCache;
 use crate::log_store::LogStore;
 use crate::memory::{Charge, NodeMemory};
 use crate::network::Network;
-use crate::peers::{PeerAddress, Peers};
-use crate::raft_types::{Member, Raft, RaftLeaderId, RaftVote, Raftish};
+use crate::peers::Peers;
+use crate::raft_types::{Member, Raft, RaftVote, Raftish};
 use crate::safe_time::SafeTime;
 use crate::sequencer::Closed;
 use crate::snapshot::{SnapshotMaker, Transfers};
@@ -25,10 +27,8 @@ use meridian_probe::{Event, ReadKind, Sabotage, emit, mark, sabotaged};
 use meridian_proto::internal::v1 as pb;
 use meridian_proto::v1::RequestId;
 use meridian_storage::{DataView, DiskLevel, DiskSpace, Store};
-use meridian_types::{KeyRange, KeySpan, LogId, NodeId, RaftTiming, RegionId, ShardId, TableId, Timestamp};
-use openraft::ServerState;
+use meridian_types::{KeyRange, KeySpan, LogId, NodeId, RaftTiming, ShardId, TableId, Timestamp};
 use openraft::async_runtime::watch::WatchReceiver;
-use openraft::metrics::RaftServerMetrics;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -38,8 +38,6 @@ use tokio::task::JoinHandle;
 
 /// How far behind its leader a voter may be, in entries, to be handed the leadership.
 const TRANSFER_LAG_MAX: u64 = 64;
-/// Time between two looks for files of snapshots that nobody needs any more.
-const TIDY_INTERVAL: Duration = Duration::from_secs(10);
 
 /// What a replica is made of.
 pub struct ReplicaOptions {
@@ -210,12 +208,12 @@ impl Replica {
             tasks: Mutex::new(Vec::new()),
         });
         let tasks = vec![
-            tokio::spawn(follow_leadership(this.clone())),
-            tokio::spawn(release_hold(this.clone())),
-            tokio::spawn(flush_for_the_log(this.clone())),
-            tokio::spawn(commit_early(this.clone())),
+            tokio::spawn(tasks::follow_leadership(this.clone())),
+            tokio::spawn(tasks::release_hold(this.clone())),
+            tokio::spawn(tasks::flush_for_the_log(this.clone())),
+            tokio::spawn(tasks::commit_early(this.clone())),
             tokio::spawn(campaign::run(this.clone())),
-            tokio::spawn(tidy(this.snapshots.clone())),
+            tokio::spawn(tasks::tidy(this.snapshots.clone())),
         ];
         *this.tasks.lock().unwrap_or_else(PoisonError::into_inner) = tasks;
         Ok(this)
@@ -377,51 +375,6 @@ impl Replica {
         if refused { Err(ConsensusError::FutureTimestamp { ts, limit }) } else { Ok(()) }
     }
 
-    /// Moves the leadership to `to`: ends the lease, commits a barrier above every promise, then transfers (R4).
-    pub async fn transfer_leader(&self, to: NodeId) -> Result<(), ConsensusError> {
-        let leadership = self.leadership().ok_or_else(|| self.not_leader())?;
-        if to == self.node() {
-            return Ok(());
-        }
-        if let Some(to) = leadership.successor() {
-            return Err(NotLeader { hint: Some(to) }.into());
-        }
-        if !self.is_fit_to_lead(to) {
-            return Err(ConsensusError::UnfitToLead { to });
-        }
-        let handover = leadership.pause(to);
-        // Bounded: until it is committed nobody is served.
-        let barrier = tokio::time::timeout(self.timing.promise(), leadership.commit_barrier());
-        barrier.await.map_err(|_| ConsensusError::NotProven)??;
-        handover.settle();
-        self.raft.trigger().transfer_leader(to.0).await.map_err(stopped)?;
-        let limit = self.timing.promise() * 2;
-        let wait = self.raft.wait(Some(limit));
-        let moved = wait.metrics(|m| m.current_leader.is_some_and(|l| l != m.id), "another leader");
-        moved.await.map(|_| ()).map_err(stopped)
-    }
-
-    /// Whether `to` is a voter that lacks at most a few entries.
-    pub fn is_caught_up(&self, to: NodeId) -> bool {
-        let metrics = self.raft.data_metrics();
-        let metrics = metrics.borrow_watched();
-        let last = metrics.last_log.as_ref().map_or(0, |id| id.index);
-        let matched = metrics.replication.as_ref().and_then(|r| r.get(&to.0)?.as_ref().map(|id| id.index));
-        self.voters().contains(&to) && matched.is_some_and(|m| m + TRANSFER_LAG_MAX >= last)
-    }
-
-    /// Whether `to` is a voter that lacks at most a few entries and has answered lately.
-    pub fn is_fit_to_lead(&self, to: NodeId) -> bool {
-        let lately = self.timing.promise() / 2;
-        let heard = self.acks.last_credit(to).is_some_and(|at| Mono::now().since(at.mono) < lately);
-        heard && self.is_caught_up(to)
-    }
-
-    /// A voter other than this node that is fit to lead, and `wanted`.
-    pub fn other_fit_voter(&self, wanted: impl Fn(NodeId) -> bool) -> Option<NodeId> {
-        self.voters().into_iter().find(|v| *v != self.node() && wanted(*v) && self.is_fit_to_lead(*v))
-    }
-
     /// Whether the replica may stand for election: not while the node's clock is unsafe (rule W3), never before the lease
     /// that it may have promised is over, and not while its disk may have no room for the vote.
     pub fn set_electable(&self, electable: bool) {
@@ -429,24 +382,6 @@ impl Replica {
         let electable = electable && room && self.may_vote();
         self.electable.store(electable, Ordering::Release);
         self.raft.runtime_config().elect(electable);
-    }
-
-    /// At the leader: adds those of `learners` that the group does not have yet. Returns how many were added.
-    pub async fn add_learners(&self, learners: &BTreeMap<NodeId, Member>) -> Result<usize, ConsensusError> {
-        let known = self.members();
-        let mut added = 0;
-        for (id, member) in learners.iter().filter(|(id, _)| !known.contains_key(id)) {
-            self.raft.add_learner(id.0, member.clone(), false).await.map_err(stopped)?;
-            added += 1;
-        }
-        Ok(added)
-    }
-
-    /// At the leader: makes these the group's voters; who no longer is one becomes a learner. Every new voter must be
-    /// a learner already. Two commits: of the joint membership, then of the new one.
-    pub async fn change_voters(&self, voters: BTreeSet<NodeId>) -> Result<(), ConsensusError> {
-        let voters: BTreeSet<u64> = voters.into_iter().map(|v| v.0).collect();
-        self.raft.change_membership(voters, true).await.map(|_| ()).map_err(stopped)
     }
 
     /// Flushes what is applied, then gives up the log below it, so that whoever lags behind that needs a snapshot.
@@ -651,76 +586,4 @@ impl Replica {
             lease: if sabotaged(Sabotage::OverlongLease) { self.timing.promise() * 2 } else { self.timing.lease() },
         }
     }
-}
-
-/// The leader id under which this replica leads, if it does.
-fn led_as(metrics: &RaftServerMetrics<Raftish>) -> Option<RaftLeaderId> {
-    let vote = &metrics.vote;
-    let leads = vote.committed && vote.leader_id.node_id == metrics.id && metrics.state == ServerState::Leader;
-    leads.then_some(vote.leader_id)
-}
-
-/// Starts and ends leaderships as openraft reports them, and learns the addresses of the group's members.
-async fn follow_leadership(this: Arc<Replica>) {
-    let mut metrics = this.raft.server_metrics();
-    loop {
-        for (id, member) in this.members() {
-            let region = RegionId::from(member.region);
-            this.peers.learn_if_unknown(id, PeerAddress { region, address: member.address });
-        }
-        match led_as(&metrics.borrow_watched()) {
-            Some(id) if this.leadership().is_none_or(|l| l.leader() != codec::leader_of(&id)) => {
-                tracing::info!(shard = %this.shard, leader = %codec::leader_of(&id), "leading");
-                // The one before ends before the next one begins.
-                this.set_leadership(None);
-                this.set_leadership(Some(Leadership::start(this.leader_parts(), id)));
-            }
-            None if this.leadership().is_some() => {
-                tracing::info!(shard = %this.shard, "no longer leading");
-                this.set_leadership(None);
-            }
-            Some(_) | None => {}
-        }
-        if metrics.changed().await.is_err() {
-            tracing::error!(shard = %this.shard, "the group has stopped");
-            this.set_leadership(None);
-            return;
-        }
-    }
-}
-
-/// Flushes the data whenever so much log waits for it that it is worth it for that alone.
-async fn flush_for_the_log(this: Arc<Replica>) {
-    loop {
-        this.flush_due.notified().await;
-        this.snapshots.want_flush();
-        if this.raft.trigger().snapshot().await.is_err() {
-            // The group has stopped.
-            return;
-        }
-    }
-}
-
-/// Has this replica apply what was found chosen, for requests of this node's gateway.
-async fn commit_early(this: Arc<Replica>) {
-    this.early.run(&this.raft).await;
-}
-
-/// Removes files of snapshots that nobody needs any more.
-async fn tidy(snapshots: Arc<SnapshotMaker>) {
-    loop {
-        meridian_clock::sleep(TIDY_INTERVAL).await;
-        if let Err(e) = snapshots.tidy(Mono::now()).await {
-            tracing::warn!(shard = %snapshots.shard, "the files of a snapshot could not be removed: {e}");
-        }
-    }
-}
-
-/// Lets the replica vote and stand for election, after the longest lease that it may have promised.
-async fn release_hold(this: Arc<Replica>) {
-    if this.holding.load(Ordering::Acquire) {
-        tokio::time::sleep(this.timing.promise()).await;
-        this.holding.store(false, Ordering::Release);
-    }
-    this.set_electable(this.clock.is_safe());
 }

@@ -55,12 +55,6 @@ impl Acceptances {
         Self { inner: Arc::new(Inner { me, outboxes: RwLock::default(), added: Notify::new() }) }
     }
 
-    /// One that tells nobody, for tests.
-    #[cfg(test)]
-    pub(crate) fn unconnected(me: NodeId) -> Self {
-        Self::new(me)
-    }
-
     /// What waits to be told to a node.
     #[cfg(test)]
     pub(crate) fn waiting(&self, node: NodeId) -> Vec<(ShardId, LogId)> {
@@ -153,7 +147,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_waits_together_goes_together_and_the_last_says_it_all() {
-        let tell = Acceptances::unconnected(NodeId(1));
+        let tell = Acceptances::new(NodeId(1));
         tell.tell(NodeId(2), ShardId(7), id(3));
         tell.tell(NodeId(2), ShardId(8), id(4));
         tell.tell(NodeId(2), ShardId(7), id(5));

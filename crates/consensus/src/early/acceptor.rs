@@ -176,7 +176,7 @@ mod tests {
     }
 
     fn acceptor(vote: RaftLeaderId) -> (Arc<Acceptor>, Acceptances) {
-        let tell = Acceptances::unconnected(NodeId(9));
+        let tell = Acceptances::new(NodeId(9));
         let acceptor = Acceptor::new(ShardId(7), Some(vote), tell.clone());
         acceptor.appended(&[membership(0)]);
         acceptor.synced();
