@@ -10,7 +10,7 @@ fn cluster() -> Record {
     Record::Cluster(Cluster {
         id: "c".into(),
         rtts,
-        timing: timing_for(Duration::from_millis(70)),
+        timing: RaftTiming { heartbeat_ms: 300, election_min_ms: 900, election_max_ms: 1800 },
         max_clock_offset: Duration::from_millis(250),
     })
 }
