@@ -31,7 +31,7 @@ struct Inner {
     pending: VecDeque<Pending>,
     accepted: Option<RaftLogId>,
     /// Newest last, with the index from which they are in force. Without any, nothing is known.
-    memberships: VecDeque<(u64, RaftMembership)>,
+    memberships: VecDeque<(u64, Arc<RaftMembership>)>,
 }
 
 /// See the module's documentation.
@@ -123,7 +123,7 @@ impl Acceptor {
     }
 
     /// The last log id that is accepted, with the membership in force there if that is the newest of this log.
-    pub(crate) fn accepted(&self) -> Option<(RaftLogId, u64, RaftMembership)> {
+    pub(crate) fn accepted(&self) -> Option<(RaftLogId, u64, Arc<RaftMembership>)> {
         let inner = self.lock();
         let (since, membership) = inner.memberships.back()?;
         Some((inner.accepted?, *since, membership.clone()))
@@ -142,7 +142,7 @@ impl Inner {
         if known || membership.voter_ids().next().is_none() {
             return;
         }
-        self.memberships.push_back((index, membership));
+        self.memberships.push_back((index, Arc::new(membership)));
         if self.memberships.len() > MEMBERSHIPS_KEPT {
             self.memberships.pop_front();
         }
