@@ -10,6 +10,7 @@
 
 use crate::admission::charge_answer;
 use crate::context::Context;
+use crate::demand::Asked;
 use crate::failure::{self, Refusal};
 use crate::floor;
 use crate::serve::{self, Read, ReadAnswer, nanos};
@@ -122,11 +123,21 @@ impl Route {
         left.min(if self.silent.contains(&to) { attempt / SILENT_FRACTION } else { attempt })
     }
 
-    /// Waits a little before the next round, no longer than what is `left` until the deadline.
+    /// Waits a little before the next round, no longer than what is `left` until the deadline, nor after this node's
+    /// replica has heard of a new leader.
     async fn pause(&mut self, left: Duration) {
         self.tried.clear();
-        tokio::time::sleep(self.pause.min(left)).await;
-        self.pause = (self.pause * 2).min(RETRY_PAUSE_MAX);
+        let local = self.ctx.replicas.get(self.shard);
+        let new_leader = async {
+            match &local {
+                Some(replica) => replica.wait_new_leader().await,
+                None => std::future::pending().await,
+            }
+        };
+        match tokio::time::timeout(self.pause.min(left), new_leader).await {
+            Ok(()) => self.pause = RETRY_PAUSE,
+            Err(_) => self.pause = (self.pause * 2).min(RETRY_PAUSE_MAX),
+        }
     }
 }
 
@@ -228,6 +239,7 @@ async fn mutate_at(
     let start = Mono::now();
     if to == ctx.me {
         let replica = ctx.replicas.get(shard).ok_or(Refusal::NotLeader(None))?;
+        ctx.asked(&replica, to, Asked::Write);
         let commit = serve::mutate(ctx, &replica, mutation, Timestamp::ZERO, None, charge.clone()).await?;
         let (times, call) = (serve::times_to_pb(commit.times), Duration::from_nanos(commit.times.total));
         return Ok(Attempt { value: commit.outcome, by: to, call, times, path: CommitPath::Leader });
@@ -440,6 +452,9 @@ async fn read_local(
         call = Some(Mono::now().since(start));
         answer
     } else {
+        if linearizable {
+            ctx.asked(replica, ctx.me, Asked::Read);
+        }
         local.serve().await?
     };
     let times = answer.times;

@@ -27,6 +27,7 @@ mod events;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod gossip;
+mod granted;
 #[cfg(test)]
 mod hazards;
 mod leadership;
@@ -35,6 +36,7 @@ mod log_cache;
 pub mod log_store;
 mod memory;
 pub mod network;
+mod packing;
 pub mod peers;
 mod raft_types;
 pub mod replica;

@@ -5,13 +5,18 @@
 //!   (rule R1). This is what leases and closed timestamps rest on.
 //! * A stream whose oldest request stays unanswered too long is given up: heartbeats have a connection of their
 //!   own and would hide a black-holed log stream for ever.
+//! * Between regions, entries are packed for a follower that can unpack them.
+//! * What a new leader asks of a follower's log, and knows already from its vote, is not sent (see [`Granted`]).
 
 use crate::codec;
+use crate::granted::Granted;
 use crate::lease::{Moment, QuorumAcks};
+use crate::packing::Packer;
 use crate::peers::{Class, MESSAGE_BYTES_MAX, NoPeer, Peers};
 use crate::raft_types::{Member, RaftVote, Raftish};
 use crate::snapshot::sender::{CHUNKS_AHEAD, Offer, SendError};
 use crate::snapshot::{SnapshotBundle, Transfers};
+use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
 use meridian_clock::{Clock, Mono};
@@ -35,6 +40,7 @@ use openraft::type_config::alias::SnapshotOf;
 use openraft::type_config::alias::VoteOf;
 use std::collections::VecDeque;
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
@@ -51,6 +57,8 @@ pub(crate) struct Network {
     pub(crate) clock: Clock,
     pub(crate) acks: Arc<QuorumAcks>,
     pub(crate) transfers: Transfers,
+    /// What the voters held when they voted for this replica.
+    pub(crate) granted: Granted,
 }
 
 /// One group's way to one peer, for one class of traffic.
@@ -121,6 +129,13 @@ impl PeerLink {
         })
     }
 
+    /// For a follower in another region, if it is known where both nodes are.
+    fn packer(&self) -> Option<Packer> {
+        let peers = &self.network.peers;
+        let (here, there) = (peers.region(peers.me())?, peers.region(self.to)?);
+        if here == there { None } else { Packer::new() }
+    }
+
     async fn ask_vote(
         &self,
         rpc: VoteRequest<Raftish>,
@@ -134,11 +149,15 @@ impl PeerLink {
             pre_vote,
         };
         let reply = self.client(Class::Control)?.vote(request).await.map_err(|e| network_error(&e))?.into_inner();
-        Ok(VoteResponse {
+        let response = VoteResponse {
             vote: codec::vote_from_pb(reply.vote).map_err(|e| malformed(&e))?,
             vote_granted: reply.granted,
             last_log_id: codec::opt_log_id_from_pb(reply.last_log_id).map_err(|e| malformed(&e))?,
-        })
+        };
+        if !pre_vote {
+            self.network.granted.record(self.to, &rpc, &response);
+        }
+        Ok(response)
     }
 }
 
@@ -233,18 +252,28 @@ type AppendAnswer = Result<StreamAppendResult<Raftish>, RPCError<Raftish>>;
 impl NetStreamAppend<Raftish> for PeerLink {
     fn stream_append<'s, S>(
         &'s mut self,
-        input: S,
+        mut input: S,
         _: RPCOption,
     ) -> BoxFuture<'s, Result<BoxStream<'s, AppendAnswer>, RPCError<Raftish>>>
     where
         S: Stream<Item = AppendEntriesRequest<Raftish>> + OptionalSend + Unpin + 'static,
     {
         Box::pin(async move {
+            let Some(first) = input.next().await else { return Ok(futures::stream::empty().boxed()) };
+            if let Some(answer) = self.network.granted.answer(self.to, &first) {
+                return Ok(futures::stream::iter([Ok(answer)]).boxed());
+            }
+            let input = futures::stream::iter([first]).chain(input);
             let unanswered = Unanswered::default();
             let (sent, clock) = (unanswered.clone(), self.network.clock.clone());
             let mut target = Some(self.target());
+            let unpacks = Arc::new(AtomicBool::new(false));
+            let (may_pack, mut packer) = (unpacks.clone(), self.packer());
             let requests = input.map(move |request| {
-                let message = append_to_pb(&request, target.take());
+                let mut message = append_to_pb(&request, target.take());
+                if let Some(packer) = packer.as_mut().filter(|_| may_pack.load(Ordering::Relaxed)) {
+                    packer.pack(&mut message);
+                }
                 let leader = codec::leader_of(&request.vote.leader_id);
                 // Sampled before the request can reach the wire: an earlier instant claims less.
                 sent.push(Sent { at: Moment::now(&clock), leader, prev: message.prev });
@@ -263,11 +292,11 @@ impl NetStreamAppend<Raftish> for PeerLink {
                 Ok(reply) => reply.map_err(|e| network_error(&e))?.into_inner(),
             };
             let link: &'s Self = self;
-            let answers = futures::stream::unfold(Some((replies, unanswered)), move |state| async move {
-                let (mut replies, unanswered) = state?;
-                let answer = link.next_answer(&mut replies, &unanswered).await?;
+            let answers = futures::stream::unfold(Some((replies, unanswered, unpacks)), move |state| async move {
+                let (mut replies, unanswered, unpacks) = state?;
+                let answer = link.next_answer(&mut replies, &unanswered, &unpacks).await?;
                 let go_on = matches!(answer, Ok(Ok(_))) && !unanswered.is_complete();
-                Some((answer, go_on.then_some((replies, unanswered))))
+                Some((answer, go_on.then_some((replies, unanswered, unpacks))))
             });
             Ok(answers.boxed())
         })
@@ -280,6 +309,7 @@ impl PeerLink {
         &self,
         replies: &mut tonic::Streaming<pb::AppendReply>,
         unanswered: &Unanswered,
+        unpacks: &AtomicBool,
     ) -> Option<AppendAnswer> {
         let reply = loop {
             match tokio::time::timeout(STALL_LIMIT, replies.message()).await {
@@ -294,6 +324,7 @@ impl PeerLink {
                 }
             }
         };
+        unpacks.store(reply.unpacks, Ordering::Relaxed);
         let Some(sent) = unanswered.pop() else {
             return Some(Err(RPCError::Network(NetworkError::from_string("an answer without a request"))));
         };
@@ -316,6 +347,7 @@ fn append_to_pb(request: &AppendEntriesRequest<Raftish>, target: Option<pb::Targ
         prev: request.prev_log_id.as_ref().map(codec::log_id_to_pb),
         entries: request.entries.iter().map(codec::entry_to_pb).collect(),
         leader_commit: request.leader_commit.as_ref().map(codec::log_id_to_pb),
+        packed: Bytes::new(),
     }
 }
 

@@ -11,6 +11,7 @@ use crate::early::commit::EarlyCommit;
 use crate::early::outcomes::Outcomes;
 use crate::early::{Acceptances, Awaited};
 use crate::error::{ConsensusError, NotLeader};
+use crate::granted::Granted;
 use crate::leadership::{LeaderParts, Leadership, Proposal};
 use crate::lease::{Moment, QuorumAcks};
 use crate::log_cache::LogCache;
@@ -177,6 +178,7 @@ impl Replica {
             clock: clock.clone(),
             acks: acks.clone(),
             transfers,
+            granted: Granted::default(),
         };
         let config = raft_config(&timing, &cluster).map_err(stopped)?;
         let raft = Raft::new(me.0, config, network, log_store, worker).await.map_err(stopped)?;
@@ -458,6 +460,22 @@ impl Replica {
     /// The leader as this replica knows it.
     pub fn leader(&self) -> Option<NodeId> {
         self.raft.server_metrics().borrow_watched().current_leader.map(NodeId)
+    }
+
+    /// Waits until another leader is known than now.
+    pub async fn wait_new_leader(&self) {
+        let mut metrics = self.raft.server_metrics();
+        let before = metrics.borrow_watched().current_leader;
+        loop {
+            if metrics.changed().await.is_err() {
+                // The group has stopped: there will be none.
+                std::future::pending::<()>().await;
+            }
+            let leader = metrics.borrow_watched().current_leader;
+            if leader.is_some() && leader != before {
+                return;
+            }
+        }
     }
 
     /// Whether this replica leads.

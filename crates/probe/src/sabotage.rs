@@ -84,6 +84,8 @@ sabotages! {
     CountMinority "O2",
     /// Of a joint membership only one half is asked.
     CountOneHalf "O2",
+    /// A voter's last entry counts as the new leader's own, whichever leader made it.
+    MatchOtherLeaders "G1",
     /// Reads are served before the barrier is applied.
     ReadBeforeBarrier "I1, S4",
     /// Linearizable reads do not wait for entries in flight on their keys.
@@ -177,19 +179,19 @@ mod switches {
     use std::cell::Cell;
     use std::sync::OnceLock;
 
-    const _: () = assert!(Sabotage::ALL.len() <= 64, "switches are bits of a word");
+    const _: () = assert!(Sabotage::ALL.len() <= 128, "switches are bits of a word");
 
     thread_local! {
-        static HERE: Cell<Option<u64>> = const { Cell::new(None) };
+        static HERE: Cell<Option<u128>> = const { Cell::new(None) };
     }
 
-    fn bits(of: &[Sabotage]) -> u64 {
+    fn bits(of: &[Sabotage]) -> u128 {
         of.iter().fold(0, |bits, s| bits | (1 << *s as u32))
     }
 
     /// What the environment asks for, for processes that no simulation runs in.
-    fn environment() -> u64 {
-        static ENVIRONMENT: OnceLock<u64> = OnceLock::new();
+    fn environment() -> u128 {
+        static ENVIRONMENT: OnceLock<u128> = OnceLock::new();
         *ENVIRONMENT.get_or_init(|| {
             let names = std::env::var("MERIDIAN_SABOTAGE").unwrap_or_default();
             bits(&names.split(',').filter_map(Sabotage::from_name).collect::<Vec<_>>())

@@ -1,0 +1,171 @@
+//! What a new leader knows of its voters' logs from the votes that they gave it.
+//!
+//! openraft begins a leadership without knowing what its followers hold and looks for it by bisection, a round trip for
+//! each step: between continents that is longer than the election. But the answer to the request for a vote has the voter's
+//! last log id. From it the first steps are answered here, and only what the voter may lack goes over the wire.
+//!
+//! A voter *v* that granted leader *l* its vote with last log id *a* holds the leader's entries up to *a*, durably, if *l*'s
+//! own last entry was made by the leader that made *a* and is not before it:
+//!
+//! * Both logs have entries of that leader, so both agree with its log up to there (Raft's log matching property); *l*'s log
+//!   reaches at least as far as *a*.
+//! * What *v* appended before its vote was synced before it: both go through one log in order, and a vote is answered when
+//!   it is synced (rule O1 rests on the same order).
+//! * Once it has voted, *v* takes entries from *l* or a later leader only, so nothing but *l* changes its log while *l*
+//!   leads. With the first entries that *l* really sends, what was known is forgotten.
+//!
+//! Such an answer is no message of the follower: it is credited to no lease (rule R1).
+
+use crate::raft_types::{RaftEntry, RaftLeaderId, RaftLogId, Raftish};
+use meridian_probe::{Sabotage, sabotaged};
+use meridian_types::NodeId;
+use openraft::raft::{AppendEntriesRequest, StreamAppendError, StreamAppendResult, VoteRequest, VoteResponse};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// A voter's log when it voted: it agrees with the log of `leader` up to `last`, and ends there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Grant {
+    leader: RaftLeaderId,
+    last: RaftLogId,
+}
+
+impl Grant {
+    /// What `response` to `request` says of the voter's log, if it says anything of use.
+    fn of(request: &VoteRequest<Raftish>, response: &VoteResponse<Raftish>) -> Option<Self> {
+        let (mine, theirs) = (request.last_log_id?, response.last_log_id?);
+        let granted = response.vote_granted && response.vote.leader_id == request.vote.leader_id;
+        let agree = (mine.leader_id == theirs.leader_id && mine.index >= theirs.index)
+            || sabotaged(Sabotage::MatchOtherLeaders);
+        (granted && agree).then_some(Self { leader: request.vote.leader_id, last: theirs })
+    }
+
+    /// What the voter has said already about an append of these entries, if that is any news.
+    fn answer(&self, prev: Option<RaftLogId>, entries: &[RaftEntry]) -> Option<StreamAppendResult<Raftish>> {
+        let end = entries.last()?.log_id;
+        match prev {
+            _ if end.index <= self.last.index => Some(Ok(Some(end))),
+            Some(prev) if prev.index > self.last.index => Some(Err(StreamAppendError::Conflict(prev))),
+            Some(prev) if prev.index == self.last.index => None,
+            _ => Some(Ok(Some(self.last))),
+        }
+    }
+}
+
+/// The votes that this replica's last candidacies were given.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Granted(Arc<Mutex<BTreeMap<NodeId, Grant>>>);
+
+impl Granted {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<NodeId, Grant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `voter` has answered a request for its vote (not a pre-vote: that one promises nothing).
+    pub(crate) fn record(&self, voter: NodeId, request: &VoteRequest<Raftish>, response: &VoteResponse<Raftish>) {
+        match Grant::of(request, response) {
+            Some(grant) => self.lock().insert(voter, grant),
+            None => self.lock().remove(&voter),
+        };
+    }
+
+    /// How far `to` matches, of what `request` has, if that is known; else the request has to be sent. One with entries
+    /// changes what `to` holds, and ends what is known of it.
+    pub(crate) fn answer(
+        &self,
+        to: NodeId,
+        request: &AppendEntriesRequest<Raftish>,
+    ) -> Option<StreamAppendResult<Raftish>> {
+        if request.entries.is_empty() {
+            return None;
+        }
+        let mut grants = self.lock();
+        let known = grants.get(&to).filter(|grant| grant.leader == request.vote.leader_id);
+        let answer = known.and_then(|grant| grant.answer(request.prev_log_id, &request.entries));
+        if answer.is_none() {
+            grants.remove(&to);
+        }
+        answer
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::raft_types::{RaftPayload, RaftVote};
+
+    const OLD: RaftLeaderId = RaftLeaderId { term: 3, node_id: 1 };
+    const OLDER: RaftLeaderId = RaftLeaderId { term: 2, node_id: 3 };
+    const NEW: RaftLeaderId = RaftLeaderId { term: 4, node_id: 2 };
+    const VOTER: NodeId = NodeId(3);
+
+    fn id(leader_id: RaftLeaderId, index: u64) -> RaftLogId {
+        RaftLogId { leader_id, index }
+    }
+
+    /// After a vote of [`VOTER`] for [`NEW`], whose log ends with `mine`.
+    fn after_vote(mine: RaftLogId, theirs: Option<RaftLogId>, granted: bool) -> Granted {
+        let vote = RaftVote { leader_id: NEW, committed: false };
+        let votes = Granted::default();
+        let request = VoteRequest::new(vote, Some(mine));
+        votes.record(VOTER, &request, &VoteResponse::new(vote, theirs, granted));
+        votes
+    }
+
+    /// An append under `leader` of the entries `start..=end` of [`OLD`].
+    fn append(leader: RaftLeaderId, start: u64, end: u64) -> AppendEntriesRequest<Raftish> {
+        let entry = |index| RaftEntry { log_id: id(OLD, index), payload: RaftPayload::Blank };
+        AppendEntriesRequest {
+            vote: RaftVote { leader_id: leader, committed: true },
+            prev_log_id: start.checked_sub(1).map(|i| id(OLD, i)),
+            entries: (start..=end).map(entry).collect(),
+            leader_commit: None,
+        }
+    }
+
+    #[test]
+    fn what_the_voter_held_is_matched_and_what_lies_behind_conflicts() {
+        let votes = after_vote(id(OLD, 100), Some(id(OLD, 90)), true);
+        for (start, end, matched) in [(0, 9, 9), (50, 80, 80), (81, 90, 90), (85, 100, 90), (0, 95, 90)] {
+            assert_eq!(votes.answer(VOTER, &append(NEW, start, end)), Some(Ok(Some(id(OLD, matched)))));
+        }
+        let conflict = votes.answer(VOTER, &append(NEW, 95, 100));
+        assert_eq!(conflict, Some(Err(StreamAppendError::Conflict(id(OLD, 94)))));
+    }
+
+    #[test]
+    fn what_it_may_lack_is_sent_and_nothing_is_known_afterwards() {
+        let votes = after_vote(id(OLD, 100), Some(id(OLD, 90)), true);
+        assert_eq!(votes.answer(VOTER, &append(NEW, 91, 100)), None, "it has none of them");
+        assert_eq!(votes.answer(VOTER, &append(NEW, 85, 90)), None, "by now it may have truncated, or more");
+    }
+
+    #[test]
+    fn commits_are_sent_and_change_nothing() {
+        let votes = after_vote(id(OLD, 100), Some(id(OLD, 90)), true);
+        let commit = AppendEntriesRequest { entries: Vec::new(), ..append(NEW, 50, 50) };
+        assert_eq!(votes.answer(VOTER, &commit), None);
+        assert!(votes.answer(VOTER, &append(NEW, 50, 60)).is_some());
+    }
+
+    #[test]
+    fn only_a_vote_for_this_leadership_says_anything() {
+        let refused = after_vote(id(OLD, 100), Some(id(OLD, 90)), false);
+        assert_eq!(refused.answer(VOTER, &append(NEW, 1, 5)), None);
+        let granted = after_vote(id(OLD, 100), Some(id(OLD, 90)), true);
+        assert_eq!(granted.answer(NodeId(4), &append(NEW, 1, 5)), None, "another voter");
+        assert_eq!(granted.answer(VOTER, &append(RaftLeaderId { term: 5, ..NEW }, 1, 5)), None, "a later leadership");
+    }
+
+    /// The voter's last entry may be of a leader whose entry at that index nobody else has: a log that ends with a later
+    /// leader's entry says nothing of it.
+    #[test]
+    fn a_last_entry_of_another_leader_says_nothing() {
+        let other = after_vote(id(OLD, 100), Some(id(OLDER, 90)), true);
+        assert_eq!(other.answer(VOTER, &append(NEW, 80, 85)), None);
+        let longer = after_vote(id(OLD, 80), Some(id(OLD, 90)), true);
+        assert_eq!(longer.answer(VOTER, &append(NEW, 70, 75)), None, "the candidate's own log is shorter");
+        let empty = after_vote(id(OLD, 100), None, true);
+        assert_eq!(empty.answer(VOTER, &append(NEW, 1, 5)), None);
+    }
+}
