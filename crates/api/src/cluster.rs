@@ -5,13 +5,13 @@ use crate::serve::nanos;
 use futures::future::join_all;
 use meridian_catalog::Node;
 use meridian_consensus::ReplicaStatus;
-use meridian_consensus::peers::Class;
+use meridian_consensus::peers::{Class, Traffic};
 use meridian_proto::internal::v1 as internal;
 use meridian_proto::internal::v1::inspect_client::InspectClient;
 use meridian_proto::v1 as pb;
 use meridian_proto::v1::cluster_server::{Cluster, ClusterServer};
 use meridian_storage::{DiskLevel, StoreMemory};
-use meridian_types::{Error, NodeId, Reason, ShardId};
+use meridian_types::{Error, NodeId, RaftTiming, Reason, ShardId};
 use meridian_wire::status::to_status;
 use std::time::Duration;
 use tonic::{Request, Response, Status};
@@ -52,7 +52,18 @@ pub fn node_status(ctx: &Context) -> pb::NodeStatus {
         shards: ctx.replicas.all().into_iter().map(shard).collect(),
         memory: Some(memory_status(ctx)),
         disk: Some(disk_status(ctx)),
+        traffic: ctx.peers.traffic().into_iter().map(traffic).collect(),
         uptime_ns: nanos(meridian_clock::Mono::now().since(ctx.started)),
+    }
+}
+
+fn traffic(t: Traffic) -> pb::Traffic {
+    pb::Traffic {
+        peer: t.peer.0,
+        peer_region: t.region.as_str().to_owned(),
+        cause: t.class.name().to_owned(),
+        sent: t.sent,
+        received: t.received,
     }
 }
 
@@ -119,6 +130,16 @@ fn shard_status(s: &ReplicaStatus, table: String) -> pb::ShardStatus {
         safe_lag_ns: nanos(s.safe_lag),
         lease_left_ns: s.lease_left.map_or(0, nanos),
         voter: s.voter,
+        timers: Some(timers(&s.timing)),
+    }
+}
+
+fn timers(timing: &RaftTiming) -> pb::RaftTimers {
+    pb::RaftTimers {
+        heartbeat_ms: timing.heartbeat_ms,
+        election_min_ms: timing.election_min_ms,
+        election_max_ms: timing.election_max_ms,
+        lease_ms: u64::try_from(timing.lease().as_millis()).unwrap_or(u64::MAX),
     }
 }
 

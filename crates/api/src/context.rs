@@ -1,9 +1,10 @@
 //! What all services of a node share.
 
+use crate::demand::{Asked, Demand};
 use crate::links::Links;
 use meridian_catalog::Catalog;
 use meridian_clock::{Clock, Mono};
-use meridian_consensus::{Acceptances, Gossip, NodeMemory, Peers, Replicas, Transfers};
+use meridian_consensus::{Acceptances, Gossip, NodeMemory, Peers, Replica, Replicas, Transfers};
 use meridian_probe::machine;
 use meridian_proto::internal::v1 as internal;
 use meridian_storage::Store;
@@ -40,6 +41,7 @@ pub struct Context {
 struct Inner {
     parts: Parts,
     links: Links,
+    demand: Demand,
     /// Names this gateway in the ids that it gives to requests.
     client: u64,
     sequence: AtomicU64,
@@ -97,12 +99,32 @@ impl Context {
     /// A node's context.
     pub fn new(parts: Parts) -> Self {
         let links = Links::new(parts.peers.clone(), parts.replicas.cluster().clone());
-        Self { inner: Arc::new(Inner { parts, links, client: machine::random(), sequence: AtomicU64::new(0) }) }
+        Self {
+            inner: Arc::new(Inner {
+                parts,
+                links,
+                demand: Demand::default(),
+                client: machine::random(),
+                sequence: AtomicU64::new(0),
+            }),
+        }
     }
 
     /// Streams to the other nodes.
     pub(crate) fn links(&self) -> &Links {
         &self.inner.links
+    }
+
+    /// The gateway of node `from` has asked something of a replica here, which counts if the replica leads.
+    pub(crate) fn asked(&self, replica: &Replica, from: NodeId, asked: Asked) {
+        if replica.is_leader() {
+            self.inner.demand.record(replica.shard(), from, asked, Mono::now());
+        }
+    }
+
+    /// Where the requests of the shards that this node leads come from.
+    pub fn demand(&self) -> &Demand {
+        &self.inner.demand
     }
 
     /// An id for a request that came without one: it makes the gateway's own retries exactly once.

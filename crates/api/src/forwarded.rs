@@ -2,6 +2,7 @@
 
 use crate::admission::{admit_one, charge_answer};
 use crate::context::Context;
+use crate::demand::Asked;
 use crate::failure::{self, Refusal};
 use crate::serve::{self, Read, nanos};
 use meridian_consensus::{Charge, Replica};
@@ -11,7 +12,7 @@ use meridian_proto::internal::v1::forwarded::Request;
 use meridian_proto::internal::v1::{mutate_reply, read_index_reply, read_reply};
 use meridian_transport::{Answers, Begun, Done, Limits};
 use meridian_txn::ReadPlan;
-use meridian_types::{Error, KeySpan, NodeId, ShardId, TableId, Timestamp};
+use meridian_types::{Consistency, Error, KeySpan, NodeId, ShardId, TableId, Timestamp};
 use prost::Message as _;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::{Status, Streaming};
@@ -46,6 +47,7 @@ pub(crate) async fn mutate(
 ) -> internal::MutateReply {
     let Some(mutation) = request.mutation else { return mutate_refused(Refusal::NotLeader(None)) };
     let origin = request.early.then_some(from);
+    ctx.asked(replica, from, Asked::Write);
     match serve::mutate(ctx, replica, mutation, Timestamp(request.floor), origin, charge).await {
         Ok(commit) => internal::MutateReply {
             result: Some(mutate_reply::Result::Outcome(commit.outcome)),
@@ -65,10 +67,11 @@ fn read_refused(refusal: Refusal) -> internal::ReadReply {
     internal::ReadReply { result: Some(result), times: None }
 }
 
-/// Reads from this node's replica. Errors: the request makes no sense.
+/// Reads from this node's replica, for the gateway of node `from`. Errors: the request makes no sense.
 pub(crate) async fn read(
     ctx: &Context,
     replica: &Replica,
+    from: NodeId,
     message: internal::ReadRequest,
     charge: &Charge,
 ) -> Result<internal::ReadReply, Error> {
@@ -79,6 +82,9 @@ pub(crate) async fn read(
     let plan = ReadPlan::from_proto(&what)?;
     let consistency = meridian_wire::consistency::decode(message.consistency)?;
     let table = TableId(message.table);
+    if matches!(consistency, Consistency::Linearizable) {
+        ctx.asked(replica, from, Asked::Read);
+    }
     let read = Read { ctx, replica, table, plan: &plan, consistency: &consistency, asked };
     let charged = read.serve().await.and_then(|answer| {
         charge_answer(charge, answer.page.bytes())?;
@@ -100,11 +106,14 @@ pub(crate) async fn read(
     })
 }
 
-/// Up to where whoever asks must have applied. Errors: the request makes no sense.
+/// Up to where whoever asks, node `from`, must have applied. Errors: the request makes no sense.
 pub(crate) async fn read_index(
+    ctx: &Context,
     replica: &Replica,
+    from: NodeId,
     message: internal::ReadIndexRequest,
 ) -> Result<internal::ReadIndexReply, Error> {
+    ctx.asked(replica, from, Asked::Read);
     let mut span = KeySpan { keys: message.keys, ..KeySpan::default() };
     // Spans are sorted; here those of several reads may have been put together.
     span.keys.sort_unstable();
@@ -162,7 +171,7 @@ async fn answer(
             Some(replica) => match admit_one(&ctx.memory.in_flight, bytes) {
                 Ok(charge) => {
                     // It may block on the disk, so it gets a task of its own.
-                    let reading = tokio::spawn(async move { read(&ctx, &replica, request, &charge).await });
+                    let reading = tokio::spawn(async move { read(&ctx, &replica, from, request, &charge).await });
                     let reply = AbortOnDropHandle::new(reading).await;
                     reply.ok().and_then(Result::ok).map(Reply::Read)
                 }
@@ -173,7 +182,8 @@ async fn answer(
         Some(Request::ReadIndex(request)) => match replica {
             Some(replica) => {
                 // Nobody drops a request of several numbers, so it ends by itself.
-                let limited = tokio::time::timeout(ctx.deadlines.attempt, read_index(&replica, request)).await;
+                let limited =
+                    tokio::time::timeout(ctx.deadlines.attempt, read_index(&ctx, &replica, from, request)).await;
                 limited.ok().and_then(Result::ok).map(Reply::ReadIndex)
             }
             None => None,

@@ -104,6 +104,15 @@ fn render(ctx: &Context, status: &pb::NodeStatus) -> String {
     }
     let rtts = status.rtts.iter().map(|r| (format!("{node},peer=\"{}\"", r.node), r.rtt_ns as f64 / 1e9));
     gauge("meridian_peer_rtt_seconds", "smallest recent round trip to a peer", rtts.collect());
+    let over = |t: &pb::Traffic, direction: &str| {
+        format!(
+            "{node},peer=\"{}\",peer_region=\"{}\",cause=\"{}\",direction=\"{direction}\"",
+            t.peer, t.peer_region, t.cause
+        )
+    };
+    let rows = status.traffic.iter();
+    let rows = rows.flat_map(|t| [(over(t, "sent"), t.sent as f64), (over(t, "received"), t.received as f64)]);
+    gauge("meridian_peer_bytes", "bytes over connections that this node made to a peer", rows.collect());
     for (name, help, value) in SHARD_GAUGES {
         let row = |s: &pb::ShardStatus| (format!("{node},shard=\"{}\",table=\"{}\"", s.shard, s.table), value(s));
         gauge(name, help, status.shards.iter().map(row).collect());

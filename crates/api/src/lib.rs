@@ -6,6 +6,7 @@
 //! * [`Context`]: what all services of a node share.
 //! * `serve`: answers at one replica. `gateway`: finds the replica, local or remote. `floor`: what physics asks.
 //! * `admission`: what requests have in memory, and when that is too much.
+//! * `demand`: where the requests of the shards that are led here come from.
 //! * `links`: streams over which requests are forwarded to other nodes in batches.
 //! * `kv`, `tables`, `cluster`: the public services. `peer`, `forwarded`: the service between nodes. `http`: health, metrics.
 
@@ -13,6 +14,7 @@ mod admission;
 mod cluster;
 mod compact;
 mod context;
+mod demand;
 mod failure;
 mod floor;
 mod forwarded;
@@ -30,6 +32,7 @@ mod tables;
 
 pub use cluster::node_status;
 pub use context::{Context, Deadlines, Parts};
+pub use demand::Demand;
 pub use http::http_routes;
 pub use services::routes;
 pub use tables::catalog_is_current;

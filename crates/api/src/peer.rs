@@ -82,8 +82,10 @@ impl Peer for PeerService {
     async fn read(&self, request: Request<internal::ReadRequest>) -> Result<Response<internal::ReadReply>, Status> {
         let charge = charge_of(&request);
         let mut message = request.into_inner();
-        let replica = self.ctx.replicas.addressed(message.target.take())?;
-        let reply = forwarded::read(&self.ctx, &replica, message, &charge).await;
+        let target = message.target.take();
+        let from = NodeId(target.as_ref().map_or(0, |t| t.from));
+        let replica = self.ctx.replicas.addressed(target)?;
+        let reply = forwarded::read(&self.ctx, &replica, from, message, &charge).await;
         Ok(Response::new(reply.map_err(|e| meridian_wire::status::to_status(&e))?))
     }
 
@@ -92,8 +94,10 @@ impl Peer for PeerService {
         request: Request<internal::ReadIndexRequest>,
     ) -> Result<Response<internal::ReadIndexReply>, Status> {
         let mut message = request.into_inner();
-        let replica = self.ctx.replicas.addressed(message.target.take())?;
-        let reply = forwarded::read_index(&replica, message).await;
+        let target = message.target.take();
+        let from = NodeId(target.as_ref().map_or(0, |t| t.from));
+        let replica = self.ctx.replicas.addressed(target)?;
+        let reply = forwarded::read_index(&self.ctx, &replica, from, message).await;
         Ok(Response::new(reply.map_err(|e| meridian_wire::status::to_status(&e))?))
     }
 

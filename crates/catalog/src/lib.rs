@@ -6,6 +6,7 @@
 
 pub mod budget;
 mod changes;
+mod demand;
 mod describe;
 mod planner;
 mod records;
@@ -17,6 +18,7 @@ pub use changes::{
     GC_TTL_DEFAULT, GC_TTL_MIN, NewCluster, NewTable, SHARDS_MAX, TABLE_NAME_BYTES_MAX, create_table, drop_table,
     form_cluster, register_node,
 };
+pub use demand::{Origin, better_leader};
 pub use describe::{member, placement_from_proto, placement_to_proto, table_to_proto};
 pub use planner::{Hosted, Plan, PlannedReplica, Site, plan, plan_catalog};
 pub use records::{

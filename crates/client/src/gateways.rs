@@ -14,7 +14,7 @@ use meridian_clock::Mono;
 use meridian_probe::machine;
 use meridian_proto::v1::GetStatusRequest;
 use meridian_proto::v1::cluster_client::ClusterClient;
-use meridian_transport::{Channel, Connect};
+use meridian_transport::{Channel, Connect, Meter};
 use meridian_types::{Reason, RegionId};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
@@ -160,7 +160,7 @@ impl Peer {
         Ok(Self {
             address: gateway.address.clone(),
             region: gateway.region.clone(),
-            channel: connect.connect(&endpoint),
+            channel: connect.connect(&endpoint, &Meter::default()),
             pipeline: OnceLock::new(),
             calls_only: AtomicBool::new(false),
             down: AtomicBool::new(false),

@@ -3,7 +3,7 @@
 //! Each class of traffic has a connection of its own, so that a snapshot never delays a heartbeat. Connections
 //! are made on first use and kept; HTTP/2 windows are sized for the bandwidth-delay product of a wide area.
 
-use meridian_transport::{Channel, Connect};
+use meridian_transport::{Channel, Connect, Meter};
 use meridian_types::{NodeId, RegionId};
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -31,6 +31,18 @@ pub enum Class {
     Bulk,
     /// Forwarded requests.
     Request,
+}
+
+impl Class {
+    /// What travels over its connections, in a word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Control => "heartbeat",
+            Self::Log => "log",
+            Self::Bulk => "snapshot",
+            Self::Request => "forward",
+        }
+    }
 }
 
 /// Where a node is.
@@ -61,6 +73,23 @@ pub enum NoPeer {
 struct Known {
     peer: PeerAddress,
     channels: BTreeMap<Class, Channel>,
+    /// Outlive the connections.
+    meters: BTreeMap<Class, Meter>,
+}
+
+/// What went over the connections of one class that this node made to another, since it started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Traffic {
+    /// The other node.
+    pub peer: NodeId,
+    /// Its region.
+    pub region: RegionId,
+    /// What the connections are for.
+    pub class: Class,
+    /// Bytes that left this node: requests.
+    pub sent: u64,
+    /// Bytes that came back: answers.
+    pub received: u64,
 }
 
 /// The address book of one node. Clones share it.
@@ -95,14 +124,15 @@ impl Peers {
 
     /// A connection to an address whose node is not known yet.
     pub fn dial(&self, advertised: &str) -> Result<Channel, tonic::transport::Error> {
-        Ok(self.inner.connect.connect(&endpoint(&self.dial_address(advertised))?))
+        Ok(self.inner.connect.connect(&endpoint(&self.dial_address(advertised))?, &Meter::default()))
     }
 
     /// Learns where a node is. A changed address drops the connections to the old one.
     pub fn learn(&self, node: NodeId, peer: PeerAddress) {
         let mut known = self.inner.known.write().unwrap_or_else(PoisonError::into_inner);
         if known.get(&node).is_none_or(|k| k.peer != peer) {
-            known.insert(node, Known { peer, channels: BTreeMap::new() });
+            let meters = known.remove(&node).map(|k| k.meters).unwrap_or_default();
+            known.insert(node, Known { peer, channels: BTreeMap::new(), meters });
         }
     }
 
@@ -126,6 +156,24 @@ impl Peers {
         known.get(&node).map(|k| k.peer.region.clone())
     }
 
+    /// What went to and fro over the connections that this node made, by node and class. What other nodes sent to it over
+    /// connections that they made, they count.
+    pub fn traffic(&self) -> Vec<Traffic> {
+        let known = self.inner.known.read().unwrap_or_else(PoisonError::into_inner);
+        let of = |(peer, k): (&NodeId, &Known)| {
+            let (peer, region) = (*peer, k.peer.region.clone());
+            let rows = k.meters.iter().map(move |(class, meter)| Traffic {
+                peer,
+                region: region.clone(),
+                class: *class,
+                sent: meter.sent(),
+                received: meter.received(),
+            });
+            rows.collect::<Vec<_>>()
+        };
+        known.iter().flat_map(of).collect()
+    }
+
     /// The connection of a class to a node. Does not wait: it is established by its first use.
     pub fn channel(&self, node: NodeId, class: Class) -> Result<Channel, NoPeer> {
         {
@@ -142,7 +190,8 @@ impl Peers {
         }
         let address = self.dial_address(&known.peer.address);
         let endpoint = endpoint(&address).map_err(|_| NoPeer::BadAddress { node, address })?;
-        let channel = self.inner.connect.connect(&endpoint);
+        let meter = known.meters.entry(class).or_default();
+        let channel = self.inner.connect.connect(&endpoint, meter);
         known.channels.insert(class, channel.clone());
         Ok(channel)
     }

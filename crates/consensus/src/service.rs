@@ -3,6 +3,7 @@
 //! would be talked back into leading a term whose tail it has lost).
 
 use crate::codec;
+use crate::packing;
 use crate::peers::MESSAGE_BYTES_MAX;
 use crate::raft_types::{RaftEntry, RaftPayload, RaftVote, Raftish};
 use crate::replica::Replica;
@@ -100,12 +101,13 @@ impl RaftService {
 }
 
 /// Decodes one append. `me` must not be its leader.
-pub(crate) fn append_from_pb(message: pb::AppendRequest, me: u64) -> Result<AppendEntriesRequest<Raftish>, Status> {
+pub(crate) fn append_from_pb(mut message: pb::AppendRequest, me: u64) -> Result<AppendEntriesRequest<Raftish>, Status> {
     let vote = codec::vote_from_pb(message.vote).map_err(bad)?;
     if vote.leader_id.node_id == me {
         return Err(bad("an append that names its receiver as the leader"));
     }
-    let entries = message.entries.into_iter().map(codec::entry_from_pb).collect::<Result<Vec<_>, _>>().map_err(bad)?;
+    let entries = packing::entries_of(&mut message).map_err(bad)?;
+    let entries = entries.into_iter().map(codec::entry_from_pb).collect::<Result<Vec<_>, _>>().map_err(bad)?;
     Ok(AppendEntriesRequest {
         vote,
         prev_log_id: codec::opt_log_id_from_pb(message.prev).map_err(bad)?,
@@ -157,7 +159,7 @@ fn no_room(e: DiskFull) -> Status {
 }
 
 fn reply(result: pb::append_reply::Result) -> pb::AppendReply {
-    pb::AppendReply { result: Some(result) }
+    pb::AppendReply { result: Some(result), unpacks: true }
 }
 
 #[tonic::async_trait]

@@ -1,7 +1,7 @@
 //! What one replica says about itself.
 
 use crate::replica::Replica;
-use meridian_types::{NodeId, ShardId, Timestamp};
+use meridian_types::{NodeId, RaftTiming, ShardId, Timestamp};
 use openraft::ServerState;
 use openraft::async_runtime::watch::WatchReceiver;
 use std::fmt;
@@ -47,6 +47,8 @@ pub struct ReplicaStatus {
     pub leader: Option<NodeId>,
     /// Whether it is a voter.
     pub voter: bool,
+    /// Its group's timers.
+    pub timing: RaftTiming,
     /// Last index in its log.
     pub log_last: u64,
     /// Last index known to be committed.
@@ -87,6 +89,7 @@ impl Replica {
             term: metrics.current_term,
             leader: metrics.current_leader.map(NodeId),
             voter: metrics.membership_config.voter_ids().any(|v| v == metrics.id),
+            timing: *self.timing(),
             log_last: metrics.last_log_index.unwrap_or(0),
             committed: metrics.local_committed.as_ref().map_or(0, |id| id.index),
             applied: self.applied_index(),

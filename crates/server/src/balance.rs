@@ -3,11 +3,15 @@
 //! every leadership and stands for none (rule W3); one that is no voter of a group gives up that group's (rule R4). So
 //! does one whose disk is nearly full, to a voter whose disk has room: it takes no writes, and goes on leading only if
 //! nobody else can.
+//!
+//! A table that names where it is led from is led from there. One that does not is led from where its requests are served
+//! best, as measured ([`better_leader`]).
 
 use meridian_api::Context;
-use meridian_catalog::CatalogView;
+use meridian_catalog::{CatalogView, Shard, better_leader};
+use meridian_clock::Mono;
 use meridian_consensus::{Member, Replica};
-use meridian_types::{NodeId, ShardId};
+use meridian_types::{NodeId, Placement, ShardId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,12 +20,14 @@ use std::time::Duration;
 const ROUND_INTERVAL: Duration = Duration::from_secs(1);
 /// Rounds in which the preferred leader must look fit before it gets the leadership.
 const FIT_ROUNDS: u32 = 3;
+/// Rounds in which the same voter must look better, by what is asked, before it gets the leadership.
+const BETTER_ROUNDS: u32 = 10;
 
 /// Works for the shards that this node leads, until the future is dropped.
 pub(crate) async fn run(ctx: Context, catalog_leader: Option<NodeId>) {
     // Nobody is better off with a leader that takes no writes either.
     let has_room = |node: NodeId| !ctx.gossip.is_disk_full(node);
-    let mut fit: BTreeMap<ShardId, u32> = BTreeMap::new();
+    let mut steady: BTreeMap<ShardId, (NodeId, u32)> = BTreeMap::new();
     let mut rounds = tokio::time::interval(ROUND_INTERVAL);
     rounds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -31,16 +37,13 @@ pub(crate) async fn run(ctx: Context, catalog_leader: Option<NodeId>) {
         for replica in ctx.replicas.all() {
             replica.set_electable(safe);
             if !replica.is_leader() {
-                fit.remove(&replica.shard());
+                steady.remove(&replica.shard());
+                ctx.demand().forget(replica.shard());
                 continue;
             }
             if let Err(e) = replica.add_learners(&learners(&view, &replica)).await {
                 tracing::debug!(shard = %replica.shard(), "learners not added yet: {e}");
             }
-            let preferred = match view.shard(replica.shard()) {
-                Some(shard) => Some(shard.preferred_leader),
-                None => catalog_leader,
-            };
             let unfit = if !safe {
                 Some("the clock is unsafe")
             } else if !replica.voters().contains(&ctx.me) {
@@ -58,16 +61,38 @@ pub(crate) async fn run(ctx: Context, catalog_leader: Option<NodeId>) {
                 }
                 continue;
             }
-            let Some(to) = preferred.filter(|to| *to != ctx.me && has_room(*to)) else { continue };
-            let rounds = fit.entry(replica.shard()).or_default();
-            *rounds = if replica.is_fit_to_lead(to) { *rounds + 1 } else { 0 };
-            if *rounds >= FIT_ROUNDS {
-                *rounds = 0;
-                tracing::info!(shard = %replica.shard(), %to, "moving the leadership to where it is preferred");
+            let fit = |node: NodeId| has_room(node) && replica.is_fit_to_lead(node);
+            let wanted = match view.shard(replica.shard()) {
+                Some(shard) if is_led_by_demand(&view, shard) => {
+                    let asked = ctx.demand().of(shard.id, Mono::now());
+                    let fit = |node| node == ctx.me || fit(node);
+                    let region_of = |node| view.node(node).map(|n| n.record.region.clone());
+                    let better = better_leader(shard, view.rtts(), ctx.me, &asked, region_of, fit);
+                    better.map(|to| (to, BETTER_ROUNDS, "where it is asked from"))
+                }
+                Some(shard) => Some((shard.preferred_leader, FIT_ROUNDS, "where it is preferred")),
+                None => catalog_leader.map(|to| (to, FIT_ROUNDS, "where it is preferred")),
+            };
+            let Some((to, rounds, place)) = wanted.filter(|(to, ..)| *to != ctx.me && fit(*to)) else {
+                steady.remove(&replica.shard());
+                continue;
+            };
+            let (wanted, seen) = steady.entry(replica.shard()).or_insert((to, 0));
+            *seen = if *wanted == to { *seen + 1 } else { 1 };
+            *wanted = to;
+            if *seen >= rounds {
+                steady.remove(&replica.shard());
+                tracing::info!(shard = %replica.shard(), %to, "moving the leadership to {place}");
                 transfer(&ctx, replica, to);
             }
         }
     }
+}
+
+/// Whether nobody has said where a shard is to be led from.
+fn is_led_by_demand(view: &CatalogView, shard: &Shard) -> bool {
+    let table = view.table_by_id(shard.table);
+    table.is_some_and(|t| matches!(&t.placement, Placement::Global { leader, .. } if leader.is_empty()))
 }
 
 /// Moves a leadership in the background; ends with the node.

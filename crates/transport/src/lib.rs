@@ -4,16 +4,19 @@
 //! [`Tcp`] in every real process, a simulated network in tests. Everything above, codecs, services, retries and
 //! deadlines, is the same code on both.
 //!
-//! * [`Channel`]: a connection. * [`Calls`] and [`Answers`]: many calls over one long-lived stream, in batches.
+//! * [`Channel`]: a connection, and [`Meter`]: what went over it. * [`Calls`] and [`Answers`]: many calls over one long-lived stream, in batches.
 
 mod answers;
 mod calls;
+mod meter;
 #[cfg(test)]
 mod tests;
 
 pub use answers::{Answers, Begun, Done, Limits};
 pub use calls::{Calls, Failed, Incoming, Outgoing, Sending};
+pub use meter::Meter;
 
+use meter::MeteredConnector;
 use std::fmt::Debug;
 use std::future::Future;
 use std::pin::Pin;
@@ -32,8 +35,9 @@ pub type BoxCall = Pin<Box<dyn Future<Output = CallResult> + Send>>;
 
 /// Makes connections.
 pub trait Connect: Send + Sync + Debug {
-    /// A connection to this endpoint. Does not wait: it is established by its first call, and again after it broke.
-    fn connect(&self, endpoint: &Endpoint) -> Channel;
+    /// A connection to this endpoint, whose bytes `meter` counts if they travel over TCP. Does not wait: it is established by
+    /// its first call, and again after it broke.
+    fn connect(&self, endpoint: &Endpoint, meter: &Meter) -> Channel;
 }
 
 /// Real connections.
@@ -41,8 +45,9 @@ pub trait Connect: Send + Sync + Debug {
 pub struct Tcp;
 
 impl Connect for Tcp {
-    fn connect(&self, endpoint: &Endpoint) -> Channel {
-        Channel(Way::Tcp(endpoint.connect_lazy()))
+    fn connect(&self, endpoint: &Endpoint, meter: &Meter) -> Channel {
+        let connector = MeteredConnector::new(endpoint, meter);
+        Channel(Way::Tcp(endpoint.connect_with_connector_lazy(connector)))
     }
 }
 

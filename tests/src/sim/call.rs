@@ -3,7 +3,7 @@
 use super::net::{Delivery, Frame, HostId, Net, Side};
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
-use meridian_transport::{BoxCall, CallError, CallResult, Carry, Channel, Connect};
+use meridian_transport::{BoxCall, CallError, CallResult, Carry, Channel, Connect, Meter};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,7 +27,7 @@ pub(crate) struct SimConnect {
 }
 
 impl Connect for SimConnect {
-    fn connect(&self, endpoint: &Endpoint) -> Channel {
+    fn connect(&self, endpoint: &Endpoint, _: &Meter) -> Channel {
         let address = endpoint.uri().authority().map(ToString::to_string).unwrap_or_default();
         let connected = Arc::new(AtomicBool::new(false));
         Channel::carried(Arc::new(Connection { net: self.net.clone(), from: self.from, address, connected }))

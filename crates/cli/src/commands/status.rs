@@ -1,5 +1,8 @@
 //! `meridian status`: what runs where, and how it is doing.
 
+mod timers;
+mod traffic;
+
 use crate::context::Context;
 use crate::output::{self, Format, number, short_ns};
 use comfy_table::Cell;
@@ -14,22 +17,32 @@ pub(crate) struct Args {
     /// Only what the gateway itself knows, without asking the other nodes.
     #[arg(long)]
     local: bool,
+    /// Only the timers of each shard, and how they follow from the round trips among its members.
+    #[arg(long)]
+    timers: bool,
 }
 
 const COLUMNS: &str = "\
 Round trips are the smallest of the recent pings, with the configured value in parentheses. Log positions are the
 last entry, and the entries committed, applied, and applied durably. Safe lag is how far the replica's safe time, the
-newest timestamp that it can serve by itself, is behind its clock.";
+newest timestamp that it can serve by itself, is behind its clock. Bytes are what TCP carried since the nodes started,
+by what for: heartbeats come with votes, closed timestamps and acceptances, forwards with reads.";
 
 pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<()> {
     let status = context.connect().await?.status(args.local).await?;
     match context.format() {
+        Format::Json if args.timers => output::json(&timers::json(&status)),
         Format::Json => output::json(&status_json(&status)),
+        Format::Human if args.timers => {
+            output::data(timers::table(&status))?;
+            Ok(output::data(format!("\n{}", timers::DERIVATION))?)
+        }
         Format::Human => {
             output::data(format!("cluster {}, as {} sees it", status.cluster_id, NodeId(status.served_by)))?;
             output::data(format!("\n{}", nodes_table(&status)))?;
             output::data(format!("\nMemory and disk\n{}", resources_table(&status)))?;
             output::data(format!("\nRound trips\n{}", rtt_table(&status)))?;
+            output::data(format!("\nBytes between regions\n{}", traffic::table(&status)))?;
             Ok(output::data(format!("\nShards\n{}", shards_table(&status)))?)
         }
     }
@@ -58,7 +71,7 @@ fn nodes_table(status: &pb::GetStatusReply) -> String {
     t.to_string()
 }
 
-/// A size as people read it; what is unknown is a dash.
+/// A size as people read it; what is unknown, or nothing, is a dash.
 fn size(bytes: u64) -> String {
     if bytes == 0 { "-".into() } else { bytesize::ByteSize::b(bytes).display().iec().to_string() }
 }
@@ -199,6 +212,7 @@ fn node_json(node: &pb::NodeStatus) -> Value {
         "memory": node.memory.as_ref().map(memory_json),
         "disk": node.disk.as_ref().map(disk_json),
         "rtts": rtts,
+        "traffic": node.traffic.iter().map(traffic::json).collect::<Vec<_>>(),
         "shards": node.shards.iter().map(shard_json).collect::<Vec<_>>(),
     })
 }

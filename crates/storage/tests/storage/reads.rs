@@ -73,10 +73,13 @@ fn a_key_with_a_hundred_thousand_versions_costs_one_block_as_well() {
     (0..100_000).for_each(|ts| batch.put_version(TABLE, b"hot", Timestamp(ts), Some("value".into())));
     data.write(batch).unwrap();
     data.flush().unwrap();
-    let before = data.stats();
-    let found = data.view().get(TABLE, b"hot", Timestamp(50_000)).unwrap().unwrap();
-    let after = data.stats();
-    assert_eq!(found.ts, Timestamp(50_000));
-    let blocks = after.block_hits + after.block_misses - before.block_hits - before.block_misses;
-    assert!((1..=2).contains(&blocks), "{blocks} blocks");
+    // The first read finds the newest version too, to remember it.
+    for most in [3, 2] {
+        let before = data.stats();
+        let found = data.view().get(TABLE, b"hot", Timestamp(50_000)).unwrap().unwrap();
+        let after = data.stats();
+        assert_eq!(found.ts, Timestamp(50_000));
+        let blocks = after.block_hits + after.block_misses - before.block_hits - before.block_misses;
+        assert!((1..=most).contains(&blocks), "{blocks} blocks, at most {most} expected");
+    }
 }

@@ -150,6 +150,7 @@ pub(crate) fn node_status() -> pb::NodeStatus {
         safe_lag_ns: 12,
         lease_left_ns: 13,
         voter: true,
+        timers: None,
     };
     let memory = pb::MemoryStatus {
         budget: 1,
@@ -183,6 +184,7 @@ pub(crate) fn node_status() -> pb::NodeStatus {
             level: pb::DiskLevel::Full.into(),
             ..pb::DiskStatus::default()
         }),
+        traffic: Vec::new(),
     }
 }
 
@@ -220,6 +222,11 @@ pub(crate) fn fixtures() -> Vec<Fixture> {
     let waits = pb::DiskStatus { log_waiting: 70_000_000, log_waiting_max: 1 << 31, ..pb::DiskStatus::default() };
     let node = pb::NodeStatus { node: 2, disk: Some(waits), ..pb::NodeStatus::default() };
     let log_waits = pb::GetStatusReply { nodes: vec![node], ..pb::GetStatusReply::default() };
+    let traffic = pb::Traffic { peer: 3, peer_region: "ap".into(), cause: "log".into(), sent: 1 << 40, received: 300 };
+    let timers = pb::RaftTimers { heartbeat_ms: 154, election_min_ms: 359, election_max_ms: 600, lease_ms: 540 };
+    let timed = pb::ShardStatus { shard: 4, timers: Some(timers), ..pb::ShardStatus::default() };
+    let counts = pb::NodeStatus { node: 2, traffic: vec![traffic], shards: vec![timed], ..pb::NodeStatus::default() };
+    let counts_bytes = pb::GetStatusReply { nodes: vec![counts], ..pb::GetStatusReply::default() };
     let created = |(variant, placement)| {
         let split_keys = vec!["g".into(), "m".into()];
         let request = pb::CreateTableRequest {
@@ -262,6 +269,7 @@ pub(crate) fn fixtures() -> Vec<Fixture> {
         fixture("meridian.v1.GetStatusRequest", "all", pb::GetStatusRequest { local_only: true }),
         fixture("meridian.v1.GetStatusReply", "all", status),
         fixture("meridian.v1.GetStatusReply", "log-waiting", log_waits),
+        fixture("meridian.v1.GetStatusReply", "counts-bytes", counts_bytes),
         fixture("meridian.v1.TransferLeaderRequest", "all", pb::TransferLeaderRequest { shard: 4, to: 2 }),
         fixture("meridian.v1.TransferLeaderReply", "all", pb::TransferLeaderReply {}),
     ];

@@ -177,8 +177,12 @@ fn appends() -> Vec<Fixture> {
         prev: Some(log_id(41)),
         entries: entries(),
         leader_commit: Some(log_id(40)),
+        packed: Vec::new().into(),
     };
     let heartbeat = pb::AppendRequest { target: None, entries: Vec::new(), ..append.clone() };
+    let packed = pb::AppendRequest { packed: b"a frame".to_vec().into(), ..heartbeat.clone() };
+    let matched = Reply::Matched(Matched { log_id: Some(log_id(46)) });
+    let unpacks = pb::AppendReply { result: Some(matched), unpacks: true };
     let kinds = [
         ("matched", Reply::Matched(Matched { log_id: Some(log_id(46)) })),
         ("matched-nothing", Reply::Matched(Matched { log_id: None })),
@@ -186,11 +190,14 @@ fn appends() -> Vec<Fixture> {
         ("higher-vote", Reply::HigherVote(vote().unwrap())),
     ];
     let reply = |(variant, result)| {
-        fixture("meridian.internal.v1.AppendReply", variant, pb::AppendReply { result: Some(result) })
+        fixture("meridian.internal.v1.AppendReply", variant, pb::AppendReply { result: Some(result), unpacks: false })
     };
     let requests = [
         fixture("meridian.internal.v1.AppendRequest", "every-entry", append),
         fixture("meridian.internal.v1.AppendRequest", "heartbeat", heartbeat),
+        fixture("meridian.internal.v1.AppendRequest", "packed", packed),
+        fixture("meridian.internal.v1.PackedEntries", "every-entry", pb::PackedEntries { entries: entries() }),
+        fixture("meridian.internal.v1.AppendReply", "unpacks", unpacks),
     ];
     requests.into_iter().chain(kinds.map(reply)).collect()
 }
