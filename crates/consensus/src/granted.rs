@@ -12,7 +12,8 @@
 //! * What *v* appended before its vote was synced before it: both go through one log in order, and a vote is answered when
 //!   it is synced (rule O1 rests on the same order).
 //! * Once it has voted, *v* takes entries from *l* or a later leader only, so nothing but *l* changes its log while *l*
-//!   leads. With the first entries that *l* really sends, what was known is forgotten.
+//!   leads. With the first entries or the snapshot that *l* really sends, what was known is forgotten, and a vote that
+//!   comes after them, which the election did not wait for, says nothing any more.
 //!
 //! Such an answer is no message of the follower: it is credited to no lease (rule R1).
 
@@ -52,21 +53,41 @@ impl Grant {
     }
 }
 
+/// What is known of a voter's log under one leadership of this replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Known {
+    /// As it was when it voted.
+    Voted(Grant),
+    /// Not any more: entries were sent, or a snapshot.
+    Changed(RaftLeaderId),
+}
+
+impl Known {
+    fn leader(&self) -> RaftLeaderId {
+        match self {
+            Self::Voted(grant) => grant.leader,
+            Self::Changed(leader) => *leader,
+        }
+    }
+}
+
 /// The votes that this replica's last candidacies were given.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Granted(Arc<Mutex<BTreeMap<NodeId, Grant>>>);
+pub(crate) struct Granted(Arc<Mutex<BTreeMap<NodeId, Known>>>);
 
 impl Granted {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<NodeId, Grant>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<NodeId, Known>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// `voter` has answered a request for its vote (not a pre-vote: that one promises nothing).
     pub(crate) fn record(&self, voter: NodeId, request: &VoteRequest<Raftish>, response: &VoteResponse<Raftish>) {
-        match Grant::of(request, response) {
-            Some(grant) => self.lock().insert(voter, grant),
-            None => self.lock().remove(&voter),
-        };
+        let Some(grant) = Grant::of(request, response) else { return };
+        let mut known = self.lock();
+        let first = known.get(&voter).is_none_or(|known| known.leader() != grant.leader);
+        if first || sabotaged(Sabotage::BelieveLateVotes) {
+            known.insert(voter, Known::Voted(grant));
+        }
     }
 
     /// How far `to` matches, of what `request` has, if that is known; else the request has to be sent. One with entries
@@ -79,13 +100,20 @@ impl Granted {
         if request.entries.is_empty() {
             return None;
         }
-        let mut grants = self.lock();
-        let known = grants.get(&to).filter(|grant| grant.leader == request.vote.leader_id);
-        let answer = known.and_then(|grant| grant.answer(request.prev_log_id, &request.entries));
+        let (mut known, leader) = (self.lock(), request.vote.leader_id);
+        let answer = match known.get(&to) {
+            Some(Known::Voted(grant)) if grant.leader == leader => grant.answer(request.prev_log_id, &request.entries),
+            Some(_) | None => None,
+        };
         if answer.is_none() {
-            grants.remove(&to);
+            known.insert(to, Known::Changed(leader));
         }
         answer
+    }
+
+    /// The log of `to` is about to be changed by `leader`, which is this replica, in another way than by entries.
+    pub(crate) fn change(&self, to: NodeId, leader: RaftLeaderId) {
+        self.lock().insert(to, Known::Changed(leader));
     }
 }
 
@@ -105,11 +133,15 @@ mod tests {
 
     /// After a vote of [`VOTER`] for [`NEW`], whose log ends with `mine`.
     fn after_vote(mine: RaftLogId, theirs: Option<RaftLogId>, granted: bool) -> Granted {
-        let vote = RaftVote { leader_id: NEW, committed: false };
         let votes = Granted::default();
+        record(&votes, mine, theirs, granted);
+        votes
+    }
+
+    fn record(votes: &Granted, mine: RaftLogId, theirs: Option<RaftLogId>, granted: bool) {
+        let vote = RaftVote { leader_id: NEW, committed: false };
         let request = VoteRequest::new(vote, Some(mine));
         votes.record(VOTER, &request, &VoteResponse::new(vote, theirs, granted));
-        votes
     }
 
     /// An append under `leader` of the entries `start..=end` of [`OLD`].
@@ -138,6 +170,22 @@ mod tests {
         let votes = after_vote(id(OLD, 100), Some(id(OLD, 90)), true);
         assert_eq!(votes.answer(VOTER, &append(NEW, 91, 100)), None, "it has none of them");
         assert_eq!(votes.answer(VOTER, &append(NEW, 85, 90)), None, "by now it may have truncated, or more");
+    }
+
+    /// Two of three voters elect the leader, and it has sent the third one entries when its vote comes.
+    #[test]
+    fn a_vote_that_comes_after_entries_were_sent_says_nothing() {
+        let votes = Granted::default();
+        assert_eq!(votes.answer(VOTER, &append(NEW, 80, 101)), None);
+        record(&votes, id(OLD, 100), Some(id(OLD, 90)), true);
+        assert_eq!(votes.answer(VOTER, &append(NEW, 102, 102)), None, "it may have 101 by now");
+    }
+
+    #[test]
+    fn a_snapshot_changes_a_log_as_well() {
+        let votes = after_vote(id(OLD, 100), Some(id(OLD, 20)), true);
+        votes.change(VOTER, NEW);
+        assert_eq!(votes.answer(VOTER, &append(NEW, 91, 100)), None, "it may have 90 by now");
     }
 
     #[test]

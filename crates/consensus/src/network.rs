@@ -395,6 +395,7 @@ impl PeerLink {
         snapshot: SnapshotOf<Raftish, SnapshotBundle>,
     ) -> Result<SnapshotResponse<Raftish>, SendError> {
         let n = &self.network;
+        n.granted.change(self.to, vote.leader_id);
         let offer = Offer {
             target: self.target(),
             vote: codec::vote_to_pb(&vote),

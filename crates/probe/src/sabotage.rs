@@ -86,6 +86,8 @@ sabotages! {
     CountOneHalf "O2",
     /// A voter's last entry counts as the new leader's own, whichever leader made it.
     MatchOtherLeaders "G1",
+    /// A voter's log counts as it was at its vote, though entries were sent to it since.
+    BelieveLateVotes "G1",
     /// Reads are served before the barrier is applied.
     ReadBeforeBarrier "I1, S4",
     /// Linearizable reads do not wait for entries in flight on their keys.

@@ -63,6 +63,8 @@ fn shown_by_test(sabotage: Sabotage) -> Option<&'static str> {
         // A leader has to be elected without the last entries of another, and a third to send them again: one seed in
         // some seventy shows it.
         Sabotage::AcceptResent => Some("entries_that_a_later_leader_sends_again_are_not_accepted"),
+        // A voter has to end with an entry of an older leader than the candidate does, and not to be truncated before that.
+        Sabotage::MatchOtherLeaders => Some("a_last_entry_of_another_leader_says_nothing"),
         _ => None,
     }
 }
