@@ -1,6 +1,7 @@
 //! What all services of a node share.
 
 use crate::links::Links;
+use crate::within::Recent;
 use meridian_catalog::Catalog;
 use meridian_clock::{Clock, Mono};
 use meridian_consensus::{Acceptances, Gossip, NodeMemory, Peers, Replicas, Transfers};
@@ -40,6 +41,7 @@ pub struct Context {
 struct Inner {
     parts: Parts,
     links: Links,
+    recent: Recent,
     /// Names this gateway in the ids that it gives to requests.
     client: u64,
     sequence: AtomicU64,
@@ -97,12 +99,25 @@ impl Context {
     /// A node's context.
     pub fn new(parts: Parts) -> Self {
         let links = Links::new(parts.peers.clone(), parts.replicas.cluster().clone());
-        Self { inner: Arc::new(Inner { parts, links, client: machine::random(), sequence: AtomicU64::new(0) }) }
+        Self {
+            inner: Arc::new(Inner {
+                parts,
+                links,
+                recent: Recent::default(),
+                client: machine::random(),
+                sequence: AtomicU64::new(0),
+            }),
+        }
     }
 
     /// Streams to the other nodes.
     pub(crate) fn links(&self) -> &Links {
         &self.inner.links
+    }
+
+    /// What reads with a latency budget took lately.
+    pub(crate) fn recent(&self) -> &Recent {
+        &self.inner.recent
     }
 
     /// An id for a request that came without one: it makes the gateway's own retries exactly once.

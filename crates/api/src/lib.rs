@@ -5,6 +5,7 @@
 //!
 //! * [`Context`]: what all services of a node share.
 //! * `serve`: answers at one replica. `gateway`: finds the replica, local or remote. `floor`: what physics asks.
+//! * `within`: reads with a latency budget: which level fits, and falling back in time.
 //! * `admission`: what requests have in memory, and when that is too much.
 //! * `links`: streams over which requests are forwarded to other nodes in batches.
 //! * `kv`, `tables`, `cluster`: the public services. `peer`, `forwarded`: the service between nodes. `http`: health, metrics.
@@ -27,6 +28,7 @@ mod peer;
 mod serve;
 mod services;
 mod tables;
+mod within;
 
 pub use cluster::node_status;
 pub use context::{Context, Deadlines, Parts};
