@@ -46,7 +46,7 @@ impl Api {
 
     async fn get(&self, level: &Consistency) -> Result<(), Status> {
         let consistency = Some(meridian_wire::consistency::encode(level));
-        let request = pb::GetRequest { header: None, table: TABLE.into(), key: "k".into(), consistency };
+        let request = pb::GetRequest { table: TABLE.into(), key: "k".into(), consistency, ..pb::GetRequest::default() };
         self.kv.clone().get(request).await.map(drop)
     }
 
@@ -195,7 +195,7 @@ async fn timed(mut kv: KvClient<Channel>, key: &'static str) -> Result<Response<
 }
 
 async fn read_timed(mut kv: KvClient<Channel>) -> Result<Response<pb::GetReply>, Status> {
-    let get = pb::GetRequest { header: None, table: TABLE.into(), key: "k".into(), consistency: None };
+    let get = pb::GetRequest { table: TABLE.into(), key: "k".into(), ..pb::GetRequest::default() };
     let mut request = tonic::Request::new(get);
     request.set_timeout(Duration::from_secs(3));
     kv.get(request).await
@@ -259,7 +259,7 @@ async fn scans_are_what_a_model_says() {
         };
         let limit = if rng.random_bool(0.5) { rng.random_range(1..40) } else { 0 };
         let consistency = if round % 2 == 0 { Consistency::Linearizable } else { Consistency::Causal(session.token()) };
-        let options = ScanOptions { range, limit, reverse: rng.random_bool(0.5), consistency };
+        let options = ScanOptions { range, limit, reverse: rng.random_bool(0.5), consistency, within: None };
         let (rows, pages) = scanned(&clients[round % 3].1, &options).await;
         let wanted = expected(&model, &options);
         assert_eq!(rows.len(), wanted.len(), "round {round}: {options:?}");

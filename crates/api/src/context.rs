@@ -2,6 +2,7 @@
 
 use crate::demand::{Asked, Demand};
 use crate::links::Links;
+use crate::within::Recent;
 use meridian_catalog::Catalog;
 use meridian_clock::{Clock, Mono};
 use meridian_consensus::{Acceptances, Gossip, NodeMemory, Peers, Replica, Replicas, Transfers};
@@ -42,6 +43,7 @@ struct Inner {
     parts: Parts,
     links: Links,
     demand: Demand,
+    recent: Recent,
     /// Names this gateway in the ids that it gives to requests.
     client: u64,
     sequence: AtomicU64,
@@ -104,6 +106,7 @@ impl Context {
                 parts,
                 links,
                 demand: Demand::default(),
+                recent: Recent::default(),
                 client: machine::random(),
                 sequence: AtomicU64::new(0),
             }),
@@ -125,6 +128,11 @@ impl Context {
     /// Where the requests of the shards that this node leads come from.
     pub fn demand(&self) -> &Demand {
         &self.inner.demand
+    }
+
+    /// What reads with a latency budget took lately.
+    pub(crate) fn recent(&self) -> &Recent {
+        &self.inner.recent
     }
 
     /// An id for a request that came without one: it makes the gateway's own retries exactly once.

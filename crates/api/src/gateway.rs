@@ -306,6 +306,7 @@ async fn release_mutation(
         staleness: Duration::ZERO,
         token: CausalityToken(ts),
         receipt: Some(receipt(&attempt, commit_wait, floor, arrival)),
+        given: None,
     };
     Ok(Answered { value: verdict(mutation, attempt.value)?, served })
 }
@@ -550,6 +551,7 @@ async fn release_read(
         staleness,
         token: CausalityToken(at),
         receipt: Some(receipt(&attempt, wait, floor, arrival)),
+        given: None,
     };
     Ok(Answered { value: attempt.value.page, served })
 }

@@ -31,6 +31,7 @@ const DEADLINE_PERCENT: u32 = 90;
 const PAGE_TOKEN_FORMAT: u32 = 1;
 
 mod pipeline;
+mod within;
 
 /// Serves keys and values.
 #[derive(Clone)]
@@ -195,11 +196,15 @@ impl KvService {
     async fn do_get(&self, request: pb::GetRequest, arrival: Arrival<'_>) -> Result<pb::GetReply> {
         self.ctx.limits.check_key(&request.key)?;
         let level = consistency::decode(request.consistency)?;
+        let ladder = within::ladder(&level, request.within)?;
         let found = self.table(&request.table, arrival).await?;
         let shard = Self::shard_of(&found, [&request.key])?;
         let plan = ReadPlan::Keys(vec![request.key]);
         let read = ShardRead { view: &found.view, shard, table: found.table.id, plan: &plan, consistency: &level };
-        let answer = gateway::read(&self.ctx, &read, arrival).await?;
+        let answer = match ladder {
+            None => gateway::read(&self.ctx, &read, arrival).await?,
+            Some(ladder) => self.get_within(&found, shard, &plan, &ladder, arrival).await?,
+        };
         let (_, receipt) = decode_request(request.header);
         Ok(pb::GetReply { header: header(answer.served, receipt), row: answer.value.rows.into_iter().next() })
     }
@@ -219,6 +224,7 @@ impl KvService {
 
     async fn do_scan(&self, request: pb::ScanRequest, arrival: Arrival<'_>) -> Result<pb::ScanReply> {
         let level = consistency::decode(request.consistency)?;
+        let mut ladder = within::ladder(&level, request.within)?;
         let keys = range::decode(request.start.clone(), request.end.clone())?;
         let found = self.table(&request.table, arrival).await?;
         let scan = match decode_page_token(&request.page_token)? {
@@ -226,17 +232,21 @@ impl KvService {
                 let limit = request.limit;
                 let shards = found.view.shards_for_range(found.table.id, &keys);
                 let ids: Vec<ShardId> = shards.iter().map(|s| s.id).collect();
-                let consistency = self.one_timestamp(level, &ids)?;
+                let consistency = if ladder.is_none() { self.one_timestamp(level, &ids)? } else { level };
                 Scan { keys, consistency, remaining: limit, limited: limit > 0 }
             }
             Some(token) => {
                 let keys = resume(keys, token.resume, request.reverse)?;
                 let consistency = Consistency::Snapshot(Timestamp(token.timestamp));
+                ladder = within::later_page(ladder, consistency.clone());
                 Scan { keys, consistency, remaining: token.remaining, limited: request.limit > 0 }
             }
         };
         let (_, receipt) = decode_request(request.header);
-        self.scan_page(&found, scan, request.reverse, receipt, arrival).await
+        match ladder {
+            None => self.scan_page(&found, scan, request.reverse, receipt, arrival).await,
+            Some(ladder) => self.scan_within(&found, &scan, (request.reverse, receipt), &ladder, arrival).await,
+        }
     }
 
     /// A scan over several shards reads all of them at one timestamp (rule N1).
@@ -310,6 +320,7 @@ impl KvService {
 }
 
 /// One page's worth of a scan.
+#[derive(Clone)]
 struct Scan {
     keys: KeyRange,
     consistency: Consistency,

@@ -5,6 +5,7 @@
 //!
 //! * [`Context`]: what all services of a node share.
 //! * `serve`: answers at one replica. `gateway`: finds the replica, local or remote. `floor`: what physics asks.
+//! * `within`: reads with a latency budget: which level fits, and falling back in time.
 //! * `admission`: what requests have in memory, and when that is too much.
 //! * `demand`: where the requests of the shards that are led here come from.
 //! * `links`: streams over which requests are forwarded to other nodes in batches.
@@ -29,6 +30,7 @@ mod peer;
 mod serve;
 mod services;
 mod tables;
+mod within;
 
 pub use cluster::node_status;
 pub use context::{Context, Deadlines, Parts};

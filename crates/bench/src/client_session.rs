@@ -29,7 +29,10 @@ impl Session for ClientSession {
             Request::Delete { key } => session.delete(table, key).await.map(nothing),
             Request::Scan { start, rows, consistency } => {
                 let range = KeyRange { start, end: None };
-                session.scan(table, ScanOptions { range, limit: rows, reverse: false, consistency }).collect().await
+                session
+                    .scan(table, ScanOptions { range, limit: rows, consistency, ..ScanOptions::default() })
+                    .collect()
+                    .await
             }
             Request::PutIfVersion { key, version, value } => {
                 let transaction = Transaction::new().if_version(key.clone(), version).put(key, value);

@@ -1,7 +1,8 @@
-//! `--consistency`: how fresh a read must be, as text.
+//! `--consistency`, `--within` and `--weakest`: how fresh a read must be, and how long it may take, as text.
 
 use crate::text;
 use meridian_types::{CausalityToken, Consistency, Timestamp};
+use std::time::Duration;
 
 /// For the help of every command that reads.
 pub(crate) const HELP: &str = "\
@@ -11,7 +12,33 @@ Consistency levels:
   bounded:500ms    the newest local state that is at most this old
   causal           everything that --token-file has seen
   causal:TOKEN     everything that the token of an earlier reply has seen
-  local            whatever the serving replica has";
+  local            whatever the serving replica has
+
+With --within the read gets the strongest level that fits into that time, from --consistency down to --weakest, and the
+reply says which. If none of them fits, it fails at once and says what would. What --token-file has seen is included at
+every level.
+  kv get cities lisbon --within 40ms --weakest bounded:5s     the newest state if that takes less than 40 ms,
+                                                              else one that is at most 5 s old
+  kv get cities lisbon --within 40ms                          the newest state, or an error at once";
+
+/// How fresh, and within which time.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Freshness {
+    /// How fresh the answer must be; with --within, at best.
+    #[arg(long, default_value = "linearizable", value_parser = parse)]
+    pub(crate) consistency: Level,
+    /// How long the read may take at the gateway.
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub(crate) within: Option<Duration>,
+    /// The weakest consistency that will do, when a stronger one does not fit.
+    #[arg(long, value_name = "CONSISTENCY", requires = "within", value_parser = parse)]
+    pub(crate) weakest: Option<Level>,
+}
+
+fn time(text: &str) -> Result<Duration, String> {
+    let time = humantime::parse_duration(text).map_err(|e| format!("`{text}` is not a time ({e}): 40ms"))?;
+    if time.is_zero() { Err("no time at all".to_owned()) } else { Ok(time) }
+}
 
 /// What the option asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +70,16 @@ pub(crate) fn parse(text: &str) -> Result<Level, String> {
     Ok(Level::Given(level))
 }
 
+/// A level as [`parse`] reads it.
+pub(crate) fn text(level: &Consistency) -> String {
+    match level {
+        Consistency::Linearizable | Consistency::Local => level.to_string(),
+        Consistency::Snapshot(at) => format!("{level}:{at}"),
+        Consistency::BoundedStaleness(max) => format!("{level}:{}", humantime::format_duration(*max)),
+        Consistency::Causal(token) => format!("{level}:{}", text::hex(&token.to_bytes())),
+    }
+}
+
 /// Reads a token as replies print it.
 pub(crate) fn parse_token(text: &str) -> Result<CausalityToken, String> {
     let bytes = text::unhex(text).ok_or_else(|| format!("`{text}` is not hexadecimal"))?;
@@ -52,7 +89,6 @@ pub(crate) fn parse_token(text: &str) -> Result<CausalityToken, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn every_form_is_read() {
@@ -65,9 +101,18 @@ mod tests {
             ("bounded:1s 500ms", Consistency::BoundedStaleness(Duration::from_millis(1500))),
             (causal.as_str(), Consistency::Causal(token)),
         ] {
+            assert_eq!(self::text(&level), text);
             assert_eq!(parse(text), Ok(Level::Given(level)), "{text}");
         }
         assert_eq!(parse("causal"), Ok(Level::Session));
+    }
+
+    #[test]
+    fn a_budget_is_some_time() {
+        assert_eq!(time("40ms"), Ok(Duration::from_millis(40)));
+        for text in ["", "0s", "40", "soon"] {
+            assert!(time(text).is_err(), "{text}");
+        }
     }
 
     #[test]

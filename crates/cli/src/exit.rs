@@ -1,6 +1,7 @@
 //! Exit codes: what a script can tell about a failure without reading the message.
 
-use meridian_client::{Error, Fate, Reason};
+use crate::consistency;
+use meridian_client::{Achievable, Error, Fate, Reason};
 use meridian_storage::backup::BackupError;
 
 /// The command failed, and nothing that it was to write was written by the failing step.
@@ -98,11 +99,25 @@ pub(crate) fn json(error: &anyhow::Error) -> serde_json::Value {
         Fate::NotApplied => "not_applied",
         Fate::Unknown => "unknown",
     });
-    serde_json::json!({
+    let achievable = client.map(Error::achievable).unwrap_or_default();
+    let mut json = serde_json::json!({
         "error": message(error),
         "reason": client.map(|e| e.reason().name()),
         "outcome": outcome,
         "attempts": client.map(|e| e.attempts),
+    });
+    if !achievable.is_empty() {
+        json["achievable"] = achievable.iter().map(achievable_json).collect();
+    }
+    json
+}
+
+fn achievable_json(achievable: &Achievable) -> serde_json::Value {
+    let nanos = |d: std::time::Duration| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX);
+    serde_json::json!({
+        "consistency": consistency::text(&achievable.level),
+        "latency_ns": achievable.latency.map(nanos),
+        "staleness_ns": achievable.staleness.map(nanos),
     })
 }
 
@@ -142,6 +157,21 @@ mod tests {
         let known = json(&failed(Reason::OutcomeUnknown));
         assert_eq!((&known["reason"], &known["outcome"]), (&"OUTCOME_UNKNOWN".into(), &"unknown".into()));
         assert_eq!(json(&NotFound.into())["outcome"], serde_json::Value::Null);
+        assert_eq!(json(&failed(Reason::NoQuorum)).get("achievable"), None);
+    }
+
+    #[test]
+    fn programs_are_told_what_would_fit() {
+        let millis = |ms| Some(std::time::Duration::from_millis(ms));
+        let achievable = vec![
+            Achievable { level: meridian_client::Consistency::Linearizable, latency: None, staleness: millis(0) },
+            Achievable { level: meridian_client::Consistency::Local, latency: millis(1), staleness: millis(60) },
+        ];
+        let cause = meridian_types::Error::new(Reason::BudgetTooSmall, "why").with_achievable(achievable);
+        let told = json(&Error { cause, request_id: None, attempts: 1 }.into());
+        let (first, second) = (&told["achievable"][0], &told["achievable"][1]);
+        assert_eq!((&first["consistency"], &first["latency_ns"]), (&"linearizable".into(), &serde_json::Value::Null));
+        assert_eq!((&second["latency_ns"], &second["staleness_ns"]), (&1_000_000.into(), &60_000_000.into()));
     }
 
     #[test]

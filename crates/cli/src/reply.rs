@@ -1,5 +1,6 @@
 //! What a reply says about itself, printed: where it was served, when, how stale, and where its time went.
 
+use crate::consistency;
 use crate::output::{number, short, short_ns, table};
 use crate::text::{Encoding, hex, printable};
 use comfy_table::Cell;
@@ -23,6 +24,9 @@ fn parts(r: &Receipt) -> [(&'static str, u64); 7] {
 /// One line for people.
 pub(crate) fn line<T>(verb: &str, reply: &Reply<T>) -> String {
     let mut text = format!("{verb} at {} by {} in {}", reply.timestamp, reply.served_by, reply.region);
+    if let Some(given) = &reply.given {
+        text += &format!(", {}", consistency::text(given));
+    }
     if !reply.staleness.is_zero() {
         text += &format!(", at most {} old", short(reply.staleness));
     }
@@ -39,6 +43,9 @@ pub(crate) fn members<T>(reply: &Reply<T>) -> Map<String, Value> {
     members.insert("served_by".into(), reply.served_by.0.into());
     members.insert("region".into(), reply.region.as_str().into());
     members.insert("staleness_ns".into(), u64::try_from(reply.staleness.as_nanos()).unwrap_or(u64::MAX).into());
+    if let Some(given) = &reply.given {
+        members.insert("given".into(), consistency::text(given).into());
+    }
     members.insert("token".into(), hex(&reply.token.to_bytes()).into());
     members.insert("attempts".into(), reply.attempts.into());
     if let Some(receipt) = &reply.receipt {
@@ -113,7 +120,7 @@ fn ratio(part: u64, whole: u64, scale: f64, unit: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use meridian_types::{CausalityToken, NodeId, Timestamp};
+    use meridian_types::{CausalityToken, Consistency, NodeId, Timestamp};
     use std::time::Duration;
 
     fn reply() -> Reply<()> {
@@ -125,8 +132,19 @@ mod tests {
             staleness: Duration::from_millis(300),
             token: CausalityToken(Timestamp(5)),
             receipt: Some(Receipt { quorum: 70_000_000, total: 80_000_000, floor: 70_000_000, ..Receipt::default() }),
+            given: None,
             attempts: 2,
         }
+    }
+
+    #[test]
+    fn the_level_that_a_budget_was_enough_for_is_said() {
+        let given = Some(Consistency::BoundedStaleness(Duration::from_secs(5)));
+        let reply = Reply { given, receipt: None, attempts: 1, ..reply() };
+        let text = line("read", &reply);
+        assert_eq!(text, "read at 5 by n2 in eu-west, bounded:5s, at most 300 ms old, token 010000000000000005");
+        assert_eq!(members(&reply)["given"], "bounded:5s");
+        assert_eq!(members(&self::reply()).get("given"), None);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! A failed operation: the reason, the fate of all its copies, and the id under which to ask again.
 
-use meridian_types::{Error as Cause, Fate, Reason, RequestId};
+use meridian_types::{Achievable, Error as Cause, Fate, Reason, RequestId};
 
 /// Shorthand for results of operations.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -27,6 +27,11 @@ impl Error {
     /// What a program acts on.
     pub fn reason(&self) -> Reason {
         self.cause.reason
+    }
+
+    /// What a read would get instead, when its latency budget is too small; nothing otherwise.
+    pub fn achievable(&self) -> &[Achievable] {
+        &self.cause.achievable
     }
 
     /// Whether the operation is known to have done nothing.

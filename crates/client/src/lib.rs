@@ -36,7 +36,9 @@ pub use admin::TableOptions;
 pub use client::Client;
 pub use config::{ClientConfig, Gateway, RetryPolicy};
 pub use error::{Error, Result};
-pub use meridian_types::{CausalityToken, Consistency, Fate, KeyRange, Placement, Reason, RequestId, Timestamp};
+pub use meridian_types::{
+    Achievable, CausalityToken, Consistency, Fate, KeyRange, Placement, Reason, RequestId, Timestamp, Within,
+};
 pub use reply::{Reply, Row};
 pub use scan::{Scan, ScanOptions};
 pub use session::Session;

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use meridian_proto::v1 as pb;
-use meridian_types::{CausalityToken, NodeId, Receipt, RegionId, Timestamp};
+use meridian_types::{CausalityToken, Consistency, NodeId, Receipt, RegionId, Timestamp};
 use meridian_wire::header::Served;
 use std::time::Duration;
 
@@ -23,6 +23,8 @@ pub struct Reply<T> {
     pub token: CausalityToken,
     /// Where the time went, when the session asks for receipts.
     pub receipt: Option<Receipt>,
+    /// The consistency that a read with a latency budget has got.
+    pub given: Option<Consistency>,
     /// How many attempts it took, this one included.
     pub attempts: u32,
 }
@@ -37,6 +39,7 @@ impl<T> Reply<T> {
             staleness: served.staleness,
             token: served.token,
             receipt: served.receipt,
+            given: served.given,
             attempts,
         }
     }
@@ -51,6 +54,7 @@ impl<T> Reply<T> {
             staleness: self.staleness,
             token: self.token,
             receipt: self.receipt,
+            given: self.given,
             attempts: self.attempts,
         }
     }

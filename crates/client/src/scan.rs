@@ -3,7 +3,7 @@
 use crate::{Error, Reply, Row, Session};
 use bytes::Bytes;
 use meridian_proto::v1 as pb;
-use meridian_types::{Consistency, KeyRange, Reason};
+use meridian_types::{Consistency, KeyRange, Reason, Within};
 
 /// What to scan.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -16,6 +16,8 @@ pub struct ScanOptions {
     pub reverse: bool,
     /// How fresh. Later pages are read at the timestamp of the first.
     pub consistency: Consistency,
+    /// How long each page may take, and how weak the first may be instead; `None`: no limit but the client's.
+    pub within: Option<Within>,
 }
 
 impl ScanOptions {
@@ -52,6 +54,7 @@ impl<'s> Scan<'s> {
             reverse: options.reverse,
             consistency: Some(meridian_wire::consistency::encode(&options.consistency)),
             page_token: Bytes::new(),
+            within: options.within.as_ref().map(meridian_wire::within::encode),
         };
         let left = (options.limit > 0).then(|| usize::try_from(options.limit).unwrap_or(usize::MAX));
         Self { session, request, left, done: false }

@@ -8,7 +8,7 @@ use meridian_probe::machine;
 use meridian_proto::v1::operation::Request;
 use meridian_proto::v1::operation_reply::Reply as Answer;
 use meridian_proto::v1::{self as pb};
-use meridian_types::{CausalityToken, Consistency, Error as Cause, Fate, Reason, RequestId, Timestamp};
+use meridian_types::{CausalityToken, Consistency, Error as Cause, Fate, Reason, RequestId, Timestamp, Within};
 use meridian_wire::header::{Served, decode_reply, encode_request};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -105,11 +105,37 @@ impl Session {
         key: impl Into<Bytes>,
         consistency: Consistency,
     ) -> Result<Reply<Option<Row>>, Error> {
+        self.get_in(table, key.into(), consistency, None).await
+    }
+
+    /// Reads one key at the strongest level that fits into a latency budget, from this consistency down to the weakest that
+    /// will do; [`Reply::given`] says which it was. The budget counts at the gateway. What this session has seen is not
+    /// included unless the budget says so ([`Within::including`]).
+    ///
+    /// Errors: [`Reason::BudgetTooSmall`] at once if none of them fits; [`Error::achievable`] says what would.
+    pub async fn get_within(
+        &self,
+        table: &str,
+        key: impl Into<Bytes>,
+        consistency: Consistency,
+        within: &Within,
+    ) -> Result<Reply<Option<Row>>, Error> {
+        self.get_in(table, key.into(), consistency, Some(meridian_wire::within::encode(within))).await
+    }
+
+    async fn get_in(
+        &self,
+        table: &str,
+        key: Bytes,
+        consistency: Consistency,
+        within: Option<pb::Within>,
+    ) -> Result<Reply<Option<Row>>, Error> {
         let request = pb::GetRequest {
             header: Some(encode_request(None, self.receipts)),
             table: table.to_owned(),
-            key: key.into(),
+            key,
             consistency: Some(meridian_wire::consistency::encode(&consistency)),
+            within,
         };
         let operation = Operation::Read;
         let (reply, attempts) = self.client.operate(operation, Request::Get(request)).await?;

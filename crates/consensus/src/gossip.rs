@@ -36,6 +36,8 @@ const SENT_KEPT: usize = 1_024;
 struct Peer {
     sent: VecDeque<(u64, Mono, Interval)>,
     rtts: VecDeque<Duration>,
+    /// When it answered last.
+    answered: Option<Mono>,
     /// As it said last.
     disk_full: bool,
 }
@@ -71,6 +73,11 @@ impl Gossip {
     /// The smallest of the recent round trips to a node; `None` until it has answered.
     pub fn rtt(&self, node: NodeId) -> Option<Duration> {
         self.state().get(&node)?.rtts.iter().min().copied()
+    }
+
+    /// How long ago a node has answered last; `None` until it has. Messages go out at every fifth interval at least.
+    pub fn silence(&self, node: NodeId) -> Option<Duration> {
+        Some(self.state().get(&node)?.answered?.elapsed())
     }
 
     /// Whether a node's disk is nearly full, by its last message or this node's own disk. It may have got room since.
@@ -212,7 +219,9 @@ impl Gossip {
                 peer.sent.pop_front();
             }
             let Some((_, begun, sent)) = peer.sent.pop_front().filter(|(s, ..)| *s == ack.sequence) else { return };
-            peer.rtts.push_back(Mono::now().since(begun));
+            let now = Mono::now();
+            peer.answered = Some(now);
+            peer.rtts.push_back(now.since(begun));
             if peer.rtts.len() > RTTS_KEPT {
                 peer.rtts.pop_front();
             }

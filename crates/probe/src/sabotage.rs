@@ -108,6 +108,8 @@ sabotages! {
     ReadShardsApart "N1",
     /// A causal read does not look at its token.
     IgnoreToken "G7",
+    /// A read that fell back for the sake of its latency budget claims the level that it was to have at best.
+    ClaimStrongest "G4, C7",
     /// Timestamps from any future are accepted, and closed at once.
     AcceptFuture "S6, N4",
     /// An append is acknowledged before it is synced.

@@ -1,6 +1,7 @@
 //! The error that a client sees: a reason it can act on, the fate of its request, and a sentence that says
 //! what to do. The layers below have typed errors of their own and turn them into this one at the API's edge.
 
+use crate::Achievable;
 use std::fmt;
 
 /// Shorthand for results of requests.
@@ -56,6 +57,10 @@ pub enum Reason {
     DiskFull,
     /// This node's clock is unsafe and the request rests on it.
     ClockUnsafe,
+    /// No level that the read accepts fits into its latency budget; nothing was tried.
+    BudgetTooSmall,
+    /// A level that the read accepts seemed to fit into its latency budget, and nobody has answered within it.
+    BudgetSpent,
     /// The data is not what was written: a checksum failed, or an entry could not be read.
     Corruption,
     /// A defect of Meridian.
@@ -64,7 +69,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, for tables and tests.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 23] = [
         Self::BadRequest,
         Self::KeyTooLarge,
         Self::ValueTooLarge,
@@ -84,6 +89,8 @@ impl Reason {
         Self::Overloaded,
         Self::DiskFull,
         Self::ClockUnsafe,
+        Self::BudgetTooSmall,
+        Self::BudgetSpent,
         Self::Corruption,
         Self::Internal,
     ];
@@ -110,6 +117,8 @@ impl Reason {
             Self::Overloaded => "OVERLOADED",
             Self::DiskFull => "DISK_FULL",
             Self::ClockUnsafe => "CLOCK_UNSAFE",
+            Self::BudgetTooSmall => "BUDGET_TOO_SMALL",
+            Self::BudgetSpent => "BUDGET_SPENT",
             Self::Corruption => "CORRUPTION",
             Self::Internal => "INTERNAL",
         }
@@ -128,7 +137,8 @@ impl Reason {
         }
     }
 
-    /// Whether the same request, under the same request id, may succeed if it is sent again.
+    /// Whether the same request, under the same request id, may succeed if it is sent again. A latency budget is over by
+    /// then: only its owner can say whether another one is worth it.
     pub fn is_retryable(self) -> bool {
         matches!(self, Self::NoQuorum | Self::OutcomeUnknown | Self::Overloaded | Self::DiskFull | Self::ClockUnsafe)
     }
@@ -143,12 +153,21 @@ pub struct Error {
     pub fate: Fate,
     /// What a person reads: the cause and what to do about it.
     pub message: String,
+    /// Of [`Reason::BudgetTooSmall`] and [`Reason::BudgetSpent`]: what could be had instead.
+    pub achievable: Vec<Achievable>,
 }
 
 impl Error {
     /// An error whose fate is the usual one for its reason.
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reason, fate: reason.fate(), message: message.into() }
+        Self { reason, fate: reason.fate(), message: message.into(), achievable: Vec::new() }
+    }
+
+    /// The same error with what could be had instead.
+    #[must_use]
+    pub fn with_achievable(mut self, achievable: Vec<Achievable>) -> Self {
+        self.achievable = achievable;
+        self
     }
 
     /// The same error with another fate.

@@ -17,6 +17,7 @@ mod request_id;
 mod timestamp;
 mod timing;
 mod token;
+mod within;
 
 pub use consistency::Consistency;
 pub use error::{Error, Fate, Reason, Result};
@@ -31,3 +32,4 @@ pub use request_id::RequestId;
 pub use timestamp::{Interval, Timestamp};
 pub use timing::{LEASE_MARGIN_PERCENT, RaftTiming};
 pub use token::{BadToken, CausalityToken};
+pub use within::{Achievable, Within};

@@ -33,7 +33,8 @@ pub fn decode(message: Option<pb::Consistency>) -> Result<Consistency, Error> {
     })
 }
 
-fn token(bytes: &[u8]) -> Result<CausalityToken, Error> {
+/// A causality token. No bytes at all: a session that has seen nothing.
+pub(crate) fn token(bytes: &[u8]) -> Result<CausalityToken, Error> {
     CausalityToken::from_bytes(bytes).map_err(|e| {
         Error::new(Reason::BadRequest, format!("{e}; pass the token of an earlier reply unchanged, or none at all"))
     })

@@ -1,9 +1,9 @@
 //! What every request asks and every reply says of itself.
 
-use crate::{receipt, request_id};
+use crate::{consistency, receipt, request_id};
 use bytes::Bytes;
 use meridian_proto::v1 as pb;
-use meridian_types::{CausalityToken, NodeId, Receipt, RegionId, RequestId, Timestamp};
+use meridian_types::{CausalityToken, Consistency, NodeId, Receipt, RegionId, RequestId, Timestamp};
 use std::time::Duration;
 
 /// A reply's header, typed.
@@ -21,6 +21,8 @@ pub struct Served {
     pub token: CausalityToken,
     /// Where the time went, when it was asked for.
     pub receipt: Option<Receipt>,
+    /// The level that the answer has, when the read had a latency budget.
+    pub given: Option<Consistency>,
 }
 
 /// A request's header.
@@ -43,11 +45,12 @@ pub fn encode_reply(served: &Served) -> pb::ReplyHeader {
         staleness_ns: u64::try_from(served.staleness.as_nanos()).unwrap_or(u64::MAX),
         token: Bytes::from(served.token.to_bytes()),
         receipt: served.receipt.as_ref().map(receipt::encode),
+        given: served.given.as_ref().map(consistency::encode),
     }
 }
 
 /// Reads a reply's header. A token of a version that this build does not know is replaced by one made of the
-/// reply's timestamp: nothing that the reply shows is newer than that.
+/// reply's timestamp: nothing that the reply shows is newer than that. A level that this build does not know is none.
 pub fn decode_reply(header: pb::ReplyHeader) -> Served {
     let timestamp = Timestamp(header.timestamp);
     Served {
@@ -57,6 +60,7 @@ pub fn decode_reply(header: pb::ReplyHeader) -> Served {
         staleness: Duration::from_nanos(header.staleness_ns),
         token: CausalityToken::from_bytes(&header.token).unwrap_or(CausalityToken(timestamp)),
         receipt: header.receipt.as_ref().map(receipt::decode),
+        given: header.given.filter(|g| g.level.is_some()).and_then(|given| consistency::decode(Some(given)).ok()),
     }
 }
 
@@ -76,6 +80,7 @@ mod tests {
             staleness: Duration::from_millis(3),
             token: CausalityToken(Timestamp(4)),
             receipt: Some(Receipt { total: 7, ..Receipt::default() }),
+            given: Some(Consistency::Local),
         };
         assert_eq!(decode_reply(encode_reply(&served)), served);
     }

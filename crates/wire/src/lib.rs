@@ -12,3 +12,4 @@ pub mod range;
 pub mod receipt;
 pub mod request_id;
 pub mod status;
+pub mod within;

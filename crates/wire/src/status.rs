@@ -1,16 +1,19 @@
 //! Errors as gRPC statuses.
 //!
 //! A status made here carries `google.rpc.ErrorInfo`: domain [`DOMAIN`], the reason's stable name, and under the
-//! metadata key [`OUTCOME`] what became of the request. The gRPC code is for clients that know nothing of Meridian.
+//! metadata key [`OUTCOME`] what became of the request. What could be had instead of a read that does not fit into its
+//! latency budget is a detail of its own. The gRPC code is for clients that know nothing of Meridian.
 //! A status without such details was made by something between the two programs (the transport, a deadline, a
 //! proxy); [`from_status`] then claims no more than can be known: only a connection that was never made proves that
 //! the request did nothing (invariants, rule X4).
 
+use crate::within;
 use meridian_types::{Error, Fate, Reason};
+use prost::Message as _;
 use std::collections::HashMap;
 use std::time::Duration;
 use tonic::{Code, ConnectError, Status};
-use tonic_types::{ErrorDetails, StatusExt as _};
+use tonic_types::{ErrorDetails, StatusExt as _, pb::Status as RpcStatus};
 
 /// `ErrorInfo.domain` of every status that Meridian makes.
 pub const DOMAIN: &str = "meridian";
@@ -44,12 +47,12 @@ pub fn code(reason: Reason) -> Code {
         | Reason::BadRange => Code::InvalidArgument,
         Reason::UnknownTable => Code::NotFound,
         Reason::TableExists | Reason::RequestIdReused => Code::AlreadyExists,
-        Reason::BadPlacement | Reason::PreconditionFailed => Code::FailedPrecondition,
+        Reason::BadPlacement | Reason::PreconditionFailed | Reason::BudgetTooSmall => Code::FailedPrecondition,
         Reason::CrossShard => Code::Unimplemented,
         Reason::TimestampInFuture | Reason::TimestampCollected => Code::OutOfRange,
         Reason::RequestIdExpired => Code::Aborted,
         Reason::NoQuorum | Reason::ClockUnsafe => Code::Unavailable,
-        Reason::OutcomeUnknown => Code::DeadlineExceeded,
+        Reason::OutcomeUnknown | Reason::BudgetSpent => Code::DeadlineExceeded,
         Reason::Overloaded | Reason::DiskFull => Code::ResourceExhausted,
         Reason::Corruption => Code::DataLoss,
         Reason::Internal => Code::Internal,
@@ -67,7 +70,23 @@ pub fn to_status(error: &Error) -> Status {
     if let Some(after) = retry_after(error.reason) {
         details.set_retry_info(Some(after));
     }
-    Status::with_error_details(code(error.reason), error.message.clone(), details)
+    let status = Status::with_error_details(code(error.reason), error.message.clone(), details);
+    match within::encode_detail(&error.achievable) {
+        Some(detail) => with_detail(&status, detail),
+        None => status,
+    }
+}
+
+/// The same status with one more detail.
+fn with_detail(status: &Status, detail: prost_types::Any) -> Status {
+    let mut rpc = rpc_status(status);
+    rpc.details.push(detail);
+    Status::with_details(status.code(), status.message(), rpc.encode_to_vec().into())
+}
+
+/// The status with its details, as far as they can be read.
+fn rpc_status(status: &Status) -> RpcStatus {
+    RpcStatus::decode(status.details()).unwrap_or_default()
 }
 
 /// The hint (`google.rpc.RetryInfo`) of errors that pass when others' work is done.
@@ -111,7 +130,8 @@ fn decode(status: &Status) -> Option<Error> {
         Some(NOT_APPLIED) => Fate::NotApplied,
         Some(_) | None => Fate::Unknown,
     };
-    Some(Error::new(reason, status.message()).with_fate(fate))
+    let achievable = within::decode_detail(&rpc_status(status).details);
+    Some(Error::new(reason, status.message()).with_fate(fate).with_achievable(achievable))
 }
 
 fn foreign(status: &Status, effect: Effect) -> Error {
@@ -149,6 +169,7 @@ fn sources(status: &Status) -> impl Iterator<Item = &(dyn std::error::Error + 's
 #[cfg(test)]
 mod tests {
     use super::*;
+    use meridian_types::{Achievable, Consistency};
 
     #[test]
     fn every_reason_and_fate_survives_the_wire() {
@@ -161,6 +182,20 @@ mod tests {
                 assert_eq!(from_status(&status, Effect::Write), error);
             }
         }
+    }
+
+    #[test]
+    fn what_could_be_had_instead_survives_the_wire() {
+        let of = |level, latency, staleness| Achievable { level, latency, staleness };
+        let achievable = vec![
+            of(Consistency::Linearizable, None, None),
+            of(Consistency::BoundedStaleness(Duration::from_secs(5)), Some(Duration::from_millis(70)), None),
+            of(Consistency::Local, Some(Duration::ZERO), Some(Duration::from_millis(60))),
+        ];
+        let error = Error::new(Reason::BudgetTooSmall, "too small").with_achievable(achievable);
+        let status = to_status(&error);
+        assert_eq!(status.code(), Code::FailedPrecondition);
+        assert_eq!(from_status(&status, Effect::Read), error);
     }
 
     #[test]

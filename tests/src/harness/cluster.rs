@@ -85,7 +85,13 @@ impl TestCluster {
         Self::with(DevOptions { topology: Some(near()), seed, ..DevOptions::default() }).await
     }
 
-    /// The same, with its data in `dir`, which may hold that cluster's data already.
+    /// The same, as far apart as in the preset `three`: 70 and 140 ms from the first region.
+    pub async fn start_far(seed: u64) -> Self {
+        let topology = Topology::preset("three");
+        Self::with(DevOptions { topology, seed, ..DevOptions::default() }).await
+    }
+
+    /// A cluster on the [`near`] topology with its data in `dir`, which may hold that cluster's data already.
     pub async fn start_in(dir: &Path, seed: u64) -> Self {
         let data = Some(dir.to_owned());
         Self::with(DevOptions { topology: Some(near()), data, seed, ..DevOptions::default() }).await

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use meridian_bench::history::{Condition, OpKind, Outcome, Precondition, Record, ScanResult, Txn, Version, Write};
 use meridian_client::{Client, Error, Reply, Row, ScanOptions, Session, Transaction};
 use meridian_clock::Mono;
-use meridian_types::{CausalityToken, Consistency, Fate, KeyRange, RegionId};
+use meridian_types::{CausalityToken, Consistency, Fate, KeyRange, RegionId, Within};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -233,13 +233,32 @@ impl Process {
     pub async fn get(&mut self, table: &str, key: &str, level: Consistency) -> Result<Reply<Option<Row>>, Error> {
         let start = Mono::now();
         let result = self.session.get(table, key.to_owned(), level.clone()).await;
-        let record = self.record(OpKind::Get, (table, key), start, &result);
+        self.was_read((table, key), start, &level, &result);
+        result
+    }
+
+    /// Reads a key with a latency budget. The record has the level that was given, and is held to it.
+    pub async fn get_within(
+        &mut self,
+        table: &str,
+        key: &str,
+        strongest: Consistency,
+        within: &Within,
+    ) -> Result<Reply<Option<Row>>, Error> {
+        let start = Mono::now();
+        let result = self.session.get_within(table, key.to_owned(), strongest.clone(), within).await;
+        let given = result.as_ref().map_or(Some(&strongest), |reply| reply.given.as_ref());
+        self.was_read((table, key), start, given.unwrap_or(&strongest), &result);
+        result
+    }
+
+    fn was_read(&self, at: (&str, &str), start: Mono, level: &Consistency, result: &Result<Reply<Option<Row>>, Error>) {
+        let record = self.record(OpKind::Get, at, start, result);
         let row = result.as_ref().ok().and_then(|reply| reply.value.as_ref());
         let (value, version) = (row.map(|r| text(&r.value)), row.map(|r| r.version.0));
-        let record = Record { value, version, ..read(record, &level, &result) };
-        self.hold_to_level(&record, &level);
+        let record = Record { value, version, ..read(record, level, result) };
+        self.hold_to_level(&record, level);
         self.history.push(record);
-        result
     }
 
     /// Reads a key, with everything that this process has seen.
@@ -258,7 +277,7 @@ impl Process {
     ) -> Result<Reply<Vec<Row>>, Error> {
         let start = Mono::now();
         let range = KeyRange { start: start_key.to_owned().into(), end: None };
-        let options = ScanOptions { range, limit: rows, reverse: false, consistency: level.clone() };
+        let options = ScanOptions { range, limit: rows, consistency: level.clone(), ..ScanOptions::default() };
         let result = self.session.scan(table, options).collect().await;
         let record = self.record(OpKind::Scan, (table, start_key), start, &result);
         let found = result.as_ref().map(|reply| reply.value.iter().map(version).collect()).unwrap_or_default();

@@ -4,7 +4,7 @@ use crate::exactly_once::FinalState;
 use crate::harness::{History, Process};
 use meridian_client::{Client, ClientConfig, Gateway, RetryPolicy, TableOptions};
 use meridian_transport::Connect;
-use meridian_types::{Consistency, Placement, Reason, RegionId, Timestamp};
+use meridian_types::{Consistency, Placement, Reason, RegionId, Timestamp, Within};
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -166,7 +166,13 @@ impl Worker {
                 Ok(seen) => self.process.swap(table, &key, seen.value.as_ref()).await.is_ok(),
                 Err(_) => false,
             },
-            52..80 => {
+            52..62 => {
+                let level = self.level();
+                let within = self.within(&level);
+                // Too little time is no failure of the cluster.
+                self.process.get_within(table, &key, level, &within).await.is_ok()
+            }
+            62..80 => {
                 let level = self.level();
                 match self.process.get(table, &key, level.clone()).await {
                     Ok(reply) => {
@@ -243,6 +249,19 @@ impl Worker {
             }
             _ => Consistency::Local,
         }
+    }
+
+    /// Some budget, which falls short of the way to the leader as often as not, and a weaker level if there is one.
+    fn within(&mut self, strongest: &Consistency) -> Within {
+        let within = Within::new(Duration::from_millis(self.rng.random_range(1..400)));
+        let weakest = match (self.rng.random_range(0..4), strongest) {
+            (0, _) | (_, Consistency::Snapshot(_)) => return within,
+            (1, Consistency::Linearizable) => Consistency::BoundedStaleness(Duration::from_secs(3)),
+            (1 | 2, _) => self.process.session().causal(),
+            _ => Consistency::Local,
+        };
+        let within = within.or_weaker(weakest);
+        if self.rng.random_bool(0.5) { within.including(self.process.session().token()) } else { within }
     }
 
     /// A timestamp beyond any clock has to be refused, not waited for (rule S6).

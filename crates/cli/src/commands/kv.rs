@@ -1,7 +1,7 @@
 //! `meridian kv`: single keys, ranges, and transactions.
 
 use super::txn;
-use crate::consistency::{self, Level};
+use crate::consistency::{self, Freshness, Level};
 use crate::context::Context;
 use crate::exit::NotFound;
 use crate::output::{self, Format};
@@ -9,7 +9,7 @@ use crate::reply;
 use crate::text::Encoding;
 use anyhow::Context as _;
 use bytes::Bytes;
-use meridian_client::{Consistency, KeyRange, Reply, ScanOptions, Session};
+use meridian_client::{Consistency, KeyRange, Reply, ScanOptions, Session, Within};
 use serde_json::Value;
 use std::io::Read as _;
 use std::path::PathBuf;
@@ -47,9 +47,8 @@ enum Command {
         table: String,
         /// The key.
         key: String,
-        /// How fresh the answer must be.
-        #[arg(long, default_value = "linearizable", value_parser = consistency::parse)]
-        consistency: Level,
+        #[command(flatten)]
+        freshness: Freshness,
     },
     /// Write a value.
     Put {
@@ -93,9 +92,9 @@ struct ScanArgs {
     /// From the last key to the first.
     #[arg(long)]
     reverse: bool,
-    /// How fresh the answer must be.
-    #[arg(long, default_value = "linearizable", value_parser = consistency::parse)]
-    consistency: Level,
+    /// The time of --within is for each page.
+    #[command(flatten)]
+    freshness: Freshness,
 }
 
 const EXAMPLES: &str = "\
@@ -104,6 +103,7 @@ Keys and values are text, or base64:... for other bytes.
 Examples:
   meridian kv put cities lisbon 545000 --receipt
   meridian kv get cities lisbon --consistency local
+  meridian kv get cities lisbon --within 40ms --weakest bounded:5s
   meridian kv put cities porto 231000 --token-file s.token --region us-east
   meridian kv get cities porto --token-file s.token --region eu-west --consistency causal
   meridian kv scan cities --start a --end m --limit 10
@@ -113,9 +113,9 @@ pub(crate) async fn run(context: &Context, args: Args) -> anyhow::Result<()> {
     let Args { options, command } = args;
     let encoding = options.encoding();
     match command {
-        Command::Get { table, key, consistency } => {
+        Command::Get { table, key, freshness } => {
             let key = encoding.decode(&key)?;
-            get(context, &options, &table, key, consistency).await
+            get(context, &options, &table, key, freshness).await
         }
         Command::Put { table, key, value } => {
             let (key, value) = (encoding.decode(&key)?, value_bytes(encoding, &value)?);
@@ -189,12 +189,32 @@ impl Options {
             Level::Session => anyhow::bail!("causal needs a token: write causal:TOKEN, or pass --token-file FILE"),
         }
     }
+
+    /// The consistency, and what the read may get instead within its time.
+    fn freshness(&self, asked: Freshness, session: &Session) -> anyhow::Result<(Consistency, Option<Within>)> {
+        let consistency = self.level(asked.consistency, session)?;
+        let Some(budget) = asked.within else { return Ok((consistency, None)) };
+        let mut within = Within::new(budget).including(session.token());
+        if let Some(weakest) = asked.weakest {
+            within = within.or_weaker(self.level(weakest, session)?);
+        }
+        Ok((consistency, Some(within)))
+    }
 }
 
-async fn get(context: &Context, options: &Options, table: &str, key: Bytes, level: Level) -> anyhow::Result<()> {
+async fn get(
+    context: &Context,
+    options: &Options,
+    table: &str,
+    key: Bytes,
+    freshness: Freshness,
+) -> anyhow::Result<()> {
     let session = options.session(context).await?;
-    let consistency = options.level(level, &session)?;
-    let reply = session.get(table, key.clone(), consistency).await?;
+    let (consistency, within) = options.freshness(freshness, &session)?;
+    let reply = match within {
+        None => session.get(table, key.clone(), consistency).await?,
+        Some(within) => session.get_within(table, key.clone(), consistency, &within).await?,
+    };
     let encoding = options.encoding();
     match (context.format(), &reply.value) {
         (Format::Json, row) => {
@@ -216,8 +236,8 @@ async fn scan(context: &Context, options: &Options, args: ScanArgs) -> anyhow::R
     let encoding = options.encoding();
     let range = args.range(encoding)?;
     let session = options.session(context).await?;
-    let consistency = options.level(args.consistency, &session)?;
-    let scan = ScanOptions { range, limit: args.limit, reverse: args.reverse, consistency };
+    let (consistency, within) = options.freshness(args.freshness, &session)?;
+    let scan = ScanOptions { range, limit: args.limit, reverse: args.reverse, consistency, within };
     let reply = session.scan(&args.table, scan).collect().await?;
     match context.format() {
         Format::Json => {
@@ -286,6 +306,14 @@ mod tests {
     #[test]
     fn a_wrong_consistency_is_a_usage_error() {
         assert_eq!(scan_args("--consistency fresh").unwrap_err().exit_code(), 2);
-        assert_eq!(scan_args("--consistency causal").unwrap().consistency, Level::Session);
+        assert_eq!(scan_args("--consistency causal").unwrap().freshness.consistency, Level::Session);
+    }
+
+    #[test]
+    fn a_weakest_level_needs_a_budget() {
+        assert_eq!(scan_args("--weakest local").unwrap_err().exit_code(), 2);
+        let freshness = scan_args("--within 40ms --weakest local").unwrap().freshness;
+        assert_eq!(freshness.within, Some(std::time::Duration::from_millis(40)));
+        assert_eq!(freshness.weakest, Some(Level::Given(Consistency::Local)));
     }
 }

@@ -23,6 +23,8 @@ struct State {
     clock: u64,
     /// Consistency of the last read.
     asked: Option<pb::Consistency>,
+    /// Its latency budget.
+    within: Option<pb::Within>,
     /// Puts of this key lose their answer.
     loses: Option<Bytes>,
 }
@@ -59,6 +61,10 @@ impl MemoryGateway {
 
     pub(super) fn last_read(&self) -> pb::Consistency {
         self.state.lock().unwrap().asked.clone().unwrap()
+    }
+
+    pub(super) fn last_budget(&self) -> Option<pb::Within> {
+        self.state.lock().unwrap().within.clone()
     }
 
     /// From now on nobody learns what became of a put of this key.
@@ -115,7 +121,7 @@ impl Kv for MemoryGateway {
     async fn get(&self, r: Request<pb::GetRequest>) -> Result<Response<pb::GetReply>, Status> {
         let get = r.into_inner();
         self.run(|state| {
-            state.asked = get.consistency;
+            (state.asked, state.within) = (get.consistency, get.within);
             let row = state.table(&get.table)?.get(&get.key).map(|v| row(&get.key, v));
             Ok(pb::GetReply { header: state.header(None), row })
         })
@@ -133,7 +139,7 @@ impl Kv for MemoryGateway {
     async fn scan(&self, r: Request<pb::ScanRequest>) -> Result<Response<pb::ScanReply>, Status> {
         let scan = r.into_inner();
         self.run(|state| {
-            state.asked = scan.consistency;
+            (state.asked, state.within) = (scan.consistency, scan.within);
             let (ts, given) = match scan.page_token[..] {
                 [] => (None, 0),
                 [ts, given] => (Some(u64::from(ts)), usize::from(given)),

@@ -9,8 +9,9 @@ use crate::args::Cli;
 use crate::{commands, exit};
 use clap::Parser as _;
 use gateway::MemoryGateway;
-use meridian_types::{CausalityToken, Consistency, Timestamp};
+use meridian_types::{CausalityToken, Consistency, Timestamp, Within};
 use std::path::Path;
+use std::time::Duration;
 
 /// Runs a command line; returns its exit code and message.
 async fn meridian(gateway: &MemoryGateway, line: &str) -> (u8, String) {
@@ -74,6 +75,24 @@ async fn the_token_file_carries_a_session_from_one_command_to_the_next() {
     assert!(message.contains("--token-file"), "{message}");
     std::fs::write(&file, "nonsense").unwrap();
     assert_eq!(meridian(&gateway, &format!("kv put t k v --token-file {file}")).await.0, exit::ERROR);
+}
+
+#[tokio::test]
+async fn a_budget_carries_the_weakest_level_and_what_the_session_has_seen() {
+    let gateway = with_table("t").await;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("token").display().to_string();
+    succeed(&gateway, &format!("kv put t k v --token-file {file}")).await;
+    succeed(&gateway, "kv get t k").await;
+    assert_eq!(gateway.last_budget(), None);
+    let bounded = Consistency::BoundedStaleness(Duration::from_secs(5));
+    let within = Within::new(Duration::from_millis(40)).or_weaker(bounded);
+    succeed(&gateway, "kv get t k --within 40ms --weakest bounded:5s --format json").await;
+    assert_eq!(gateway.last_budget(), Some(meridian_wire::within::encode(&within)));
+    succeed(&gateway, &format!("kv scan t --within 40ms --weakest bounded:5s --token-file {file}")).await;
+    let within = within.including(CausalityToken(Timestamp(1)));
+    assert_eq!(gateway.last_budget(), Some(meridian_wire::within::encode(&within)));
+    assert_eq!(gateway.last_read(), meridian_wire::consistency::encode(&Consistency::Linearizable));
 }
 
 /// Imports `text` from a file of this name.

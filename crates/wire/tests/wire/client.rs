@@ -31,7 +31,14 @@ fn served() -> Option<pb::ReplyHeader> {
         staleness_ns: 1_234,
         token: vec![1, 0, 0, 0, 0, 0, 0, 3, 9].into(),
         receipt: Some(receipt),
+        given: None,
     })
+}
+
+/// A budget with everything in it.
+fn within() -> pb::Within {
+    let [_, _, (_, bounded), ..] = consistencies();
+    pb::Within { budget_ns: 40_000_000, weakest: Some(bounded), token: vec![1, 2, 3].into() }
 }
 
 pub(crate) fn consistencies() -> [(&'static str, pb::Consistency); 5] {
@@ -67,12 +74,23 @@ pub(crate) fn writes() -> Vec<pb::WriteOp> {
     ]
 }
 
+/// What the details of a status say.
+fn budget_detail() -> pb::BudgetDetail {
+    let [(_, linearizable), .., (_, local)] = consistencies();
+    let of = |consistency, latency_ns, staleness_ns| pb::Achievable {
+        consistency: Some(consistency),
+        latency_ns,
+        staleness_ns,
+    };
+    pb::BudgetDetail { achievable: vec![of(linearizable, None, None), of(local, Some(1_000_000), Some(0))] }
+}
+
 fn put() -> pb::PutRequest {
     pb::PutRequest { header: header(), table: "t".into(), key: "k".into(), value: "v".into() }
 }
 
 fn get(consistency: Option<pb::Consistency>) -> pb::GetRequest {
-    pb::GetRequest { header: header(), table: "t".into(), key: "k".into(), consistency }
+    pb::GetRequest { header: header(), table: "t".into(), key: "k".into(), consistency, within: None }
 }
 
 fn delete() -> pb::DeleteRequest {
@@ -89,6 +107,7 @@ fn scan() -> pb::ScanRequest {
         reverse: true,
         consistency: None,
         page_token: vec![8, 1].into(),
+        within: None,
     }
 }
 
@@ -241,7 +260,13 @@ pub(crate) fn fixtures() -> Vec<Fixture> {
     let read = |(variant, level)| fixture("meridian.v1.GetRequest", variant, get(Some(level)));
     let classic =
         pb::CreateTableRequest { name: "t".into(), classic_commit: true, ..pb::CreateTableRequest::default() };
+    let [_, _, _, _, (_, local)] = consistencies();
+    let given = served().map(|header| pb::ReplyHeader { given: Some(local), ..header });
     let all = vec![
+        fixture("meridian.v1.GetRequest", "within", pb::GetRequest { within: Some(within()), ..get(None) }),
+        fixture("meridian.v1.ScanRequest", "within", pb::ScanRequest { within: Some(within()), ..scan() }),
+        fixture("meridian.v1.GetReply", "given", pb::GetReply { header: given, row: None }),
+        fixture("meridian.v1.BudgetDetail", "all", budget_detail()),
         fixture("meridian.v1.CreateTableRequest", "classic-commit", classic),
         fixture("meridian.v1.PutRequest", "all", put()),
         fixture("meridian.v1.PutReply", "all", pb::PutReply { header: served() }),
