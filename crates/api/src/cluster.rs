@@ -119,6 +119,7 @@ fn shard_status(s: &ReplicaStatus, table: String) -> pb::ShardStatus {
         safe_lag_ns: nanos(s.safe_lag),
         lease_left_ns: s.lease_left.map_or(0, nanos),
         voter: s.voter,
+        lead_time_ns: nanos(s.lead_time),
     }
 }
 

@@ -4,7 +4,7 @@
 //! and answered; what is committed and what may be read it asks the crates below.
 //!
 //! * [`Context`]: what all services of a node share.
-//! * `serve`: answers at one replica. `gateway`: finds the replica, local or remote. `floor`: what physics asks.
+//! * `serve`: answers at one replica. `global_reads`: of those, the linearizable ones that ask nobody. `gateway`: finds the replica, local or remote. `floor`: what physics asks.
 //! * `admission`: what requests have in memory, and when that is too much.
 //! * `links`: streams over which requests are forwarded to other nodes in batches.
 //! * `kv`, `tables`, `cluster`: the public services. `peer`, `forwarded`: the service between nodes. `http`: health, metrics.
@@ -20,6 +20,7 @@ mod forwarded;
 #[doc(hidden)]
 pub mod fuzzing;
 mod gateway;
+mod global_reads;
 mod http;
 mod kv;
 mod links;

@@ -14,6 +14,7 @@ mod files;
 mod host;
 mod incoming;
 mod join;
+mod lead;
 pub mod layout;
 mod machine;
 mod memory;

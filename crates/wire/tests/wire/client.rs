@@ -103,12 +103,13 @@ fn transact() -> pb::TransactRequest {
     }
 }
 
-fn placements() -> [(&'static str, pb::Placement); 2] {
-    use pb::placement::{Global, Preset, Regional};
+fn placements() -> [(&'static str, pb::Placement); 3] {
+    use pb::placement::{Global, GlobalReads, Preset, Regional};
     let of = |preset| pb::Placement { preset: Some(preset) };
     [
         ("global", of(Preset::Global(Global { leader: vec!["us-east".into(), "eu-west".into()], survive: 2 }))),
         ("regional", of(Preset::Regional(Regional { home: "eu-west".into() }))),
+        ("global-reads", of(Preset::GlobalReads(GlobalReads { leader: vec!["us-east".into()], survive: 2 }))),
     ]
 }
 
@@ -123,7 +124,7 @@ fn table() -> pb::Table {
         preferred_leader: 2,
         quorum_rtt_ns: 70_000_000,
     };
-    let [(_, placement), _] = placements();
+    let [(_, placement), ..] = placements();
     pb::Table {
         id: 3,
         name: "t".into(),
@@ -150,6 +151,7 @@ pub(crate) fn node_status() -> pb::NodeStatus {
         safe_lag_ns: 12,
         lease_left_ns: 13,
         voter: true,
+        lead_time_ns: 0,
     };
     let memory = pb::MemoryStatus {
         budget: 1,
@@ -220,6 +222,9 @@ pub(crate) fn fixtures() -> Vec<Fixture> {
     let waits = pb::DiskStatus { log_waiting: 70_000_000, log_waiting_max: 1 << 31, ..pb::DiskStatus::default() };
     let node = pb::NodeStatus { node: 2, disk: Some(waits), ..pb::NodeStatus::default() };
     let log_waits = pb::GetStatusReply { nodes: vec![node], ..pb::GetStatusReply::default() };
+    let leading = pb::ShardStatus { shard: 5, lead_time_ns: 190_000_000, ..pb::ShardStatus::default() };
+    let node = pb::NodeStatus { node: 3, shards: vec![leading], ..pb::NodeStatus::default() };
+    let leads = pb::GetStatusReply { nodes: vec![node], ..pb::GetStatusReply::default() };
     let created = |(variant, placement)| {
         let split_keys = vec!["g".into(), "m".into()];
         let request = pb::CreateTableRequest {
@@ -262,6 +267,7 @@ pub(crate) fn fixtures() -> Vec<Fixture> {
         fixture("meridian.v1.GetStatusRequest", "all", pb::GetStatusRequest { local_only: true }),
         fixture("meridian.v1.GetStatusReply", "all", status),
         fixture("meridian.v1.GetStatusReply", "log-waiting", log_waits),
+        fixture("meridian.v1.GetStatusReply", "lead-time", leads),
         fixture("meridian.v1.TransferLeaderRequest", "all", pb::TransferLeaderRequest { shard: 4, to: 2 }),
         fixture("meridian.v1.TransferLeaderReply", "all", pb::TransferLeaderReply {}),
     ];
