@@ -76,6 +76,14 @@ impl LeadTime {
     }
 }
 
+/// The lead time at the end of a log (rule K2).
+///
+/// * `last`: index and lead time of its last stamped entry, applied or not; `None`: it has none.
+/// * `applied`, `state`: up to where the state goes, and its lead time. A snapshot may have brought it past that entry.
+pub(crate) fn at_log_end(last: Option<(u64, Duration)>, applied: Option<u64>, state: Duration) -> Duration {
+    last.filter(|(index, _)| applied.is_none_or(|applied| applied < *index)).map_or(state, |(_, lead)| lead)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -100,6 +108,22 @@ mod tests {
         assert_eq!((lead.in_force(), lead.carried()), (ms(200), ms(200)));
         lead.settle(true);
         assert_eq!(lead, LeadTime::of_log(ms(200)));
+    }
+
+    #[test]
+    fn an_entry_that_is_not_applied_yet_counts_and_a_newer_state_does() {
+        for (last, applied, state, expected, why) in [
+            (None, None, 0, 0, "nothing was ever said"),
+            (None, Some(9), 200, 200, "the log is purged"),
+            (Some((5, 800)), None, 0, 800, "nothing is applied"),
+            (Some((5, 800)), Some(4), 200, 800, "not applied yet"),
+            (Some((5, 100)), Some(4), 200, 100, "lowered: everything closed before is below its stamp"),
+            (Some((5, 200)), Some(5), 200, 200, "applied"),
+            (Some((5, 200)), Some(90), 800, 800, "a snapshot has brought more"),
+        ] {
+            let last = last.map(|(index, lead)| (index, ms(lead)));
+            assert_eq!(at_log_end(last, applied, ms(state)), ms(expected), "{why}");
+        }
     }
 
     #[test]

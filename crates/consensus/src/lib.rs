@@ -30,6 +30,8 @@ pub mod fuzzing;
 pub mod gossip;
 #[cfg(test)]
 mod hazards;
+#[cfg(test)]
+mod lead_log;
 mod lead_time;
 mod leadership;
 pub mod lease;

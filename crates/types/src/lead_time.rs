@@ -82,8 +82,8 @@ impl LeadPolicy {
     }
 }
 
-/// What is needed and a margin, in whole steps.
-fn with_margin(needed: Duration) -> Duration {
+/// What a leader chooses where so much is needed: with a margin, in whole steps.
+pub fn with_margin(needed: Duration) -> Duration {
     let ms = (needed + needed * MARGIN_PERCENT / 100).as_nanos().div_ceil(1_000_000);
     let ms = u64::try_from(ms).unwrap_or(u64::MAX / STEP_MS).div_ceil(STEP_MS) * STEP_MS;
     Duration::from_millis(ms).min(LEAD_TIME_MAX)

@@ -2,6 +2,7 @@
 
 use super::Replica;
 use crate::error::ConsensusError;
+use crate::lead_time::at_log_end;
 use meridian_clock::Mono;
 use meridian_types::NodeId;
 use std::time::Duration;
@@ -17,12 +18,7 @@ impl Replica {
         // In this order: an entry that is applied in between counts either way.
         let last = self.cache.last_lead();
         let position = self.position.borrow();
-        let applied = position.applied.map(|id| id.index);
-        match last {
-            Some((index, lead)) if applied.is_none_or(|applied| applied < index) => lead,
-            // Applied, or replaced by a snapshot that covers more.
-            Some(_) | None => position.lead,
-        }
+        at_log_end(last, position.applied.map(|id| id.index), position.lead)
     }
 
     /// At the leader: the lead time that its entries carry, a change that is on its way included.
