@@ -1,8 +1,6 @@
 //! Tables of the placement `global-reads` (rules K1 to K4): every region serves linearizable reads from its own replica and
 //! asks nobody; writes are stamped ahead and waited out; none of it is lost with a leader, a restart or a cut.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use meridian_client::{Consistency, Fate, Reason, ScanOptions};
 use meridian_tests::harness::{History, Level, Load, Mix, REGIONS, TestCluster, until};
 use meridian_tests::{exactly_once, external_consistency, linearizability, snapshots, staleness};
@@ -46,7 +44,11 @@ async fn every_region_reads_by_itself_and_sees_everything_acknowledged() {
             let reader = cluster.client(region).await.session().with_receipts(true);
             let read = reader.get(TABLE, "k", Consistency::Linearizable).await.unwrap();
             let row = read.value.unwrap();
-            assert_eq!((row.value.as_ref(), row.version), (format!("v{round}").as_bytes(), written.timestamp), "{region}");
+            assert_eq!(
+                (row.value.as_ref(), row.version),
+                (format!("v{round}").as_bytes(), written.timestamp),
+                "{region}"
+            );
             assert_eq!((read.staleness, read.timestamp >= written.timestamp), (Duration::ZERO, true), "{region}");
             let receipt = read.receipt.unwrap();
             assert_eq!((receipt.floor, receipt.parts()), (0, receipt.total), "{region}");

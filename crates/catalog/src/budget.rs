@@ -131,8 +131,7 @@ pub fn price(
     let leader = leader.filter(|l| voters.contains(l)).cloned().unwrap_or(preferred);
     let replicas: BTreeSet<RegionId> = regions_of(false).collect();
     let all: BTreeSet<RegionId> = sites.iter().map(|s| s.region.clone()).chain(rtts.regions()).collect();
-    let mut placed =
-        Placed { rtts, leader: &leader, voters: &voters, replicas: &replicas, overheads, lead_time: None };
+    let mut placed = Placed { rtts, leader: &leader, voters: &voters, replicas: &replicas, overheads, lead_time: None };
     if plan.lead_time {
         placed.lead_time = Some(placed.lead_time()?);
     }

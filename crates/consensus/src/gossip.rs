@@ -140,9 +140,8 @@ impl Gossip {
 
     /// Closes at the shards that are written to or that are read ahead of the clock, or at all.
     fn close(&self, quiet_too: bool) -> Vec<pb::ClosedTimestamp> {
-        let wanted = |r: &Arc<crate::Replica>| {
-            quiet_too || !r.lead_time().is_zero() || r.has_stamped_within(QUIET_AFTER)
-        };
+        let wanted =
+            |r: &Arc<crate::Replica>| quiet_too || !r.lead_time().is_zero() || r.has_stamped_within(QUIET_AFTER);
         let closed = |r: Arc<crate::Replica>| r.close().map(|c| closed_to_pb(r.shard(), c));
         self.inner.replicas.all().into_iter().filter(wanted).filter_map(closed).collect()
     }

@@ -7,8 +7,8 @@ use crate::raft_types::{Command, RaftEntry, RaftPayload};
 use meridian_proto::internal::v1 as pb;
 use meridian_storage::Store;
 use meridian_types::ShardId;
-use openraft::storage::{RaftLogStorage as _, RaftStateMachine as _};
 use openraft::RaftSnapshotBuilder as _;
+use openraft::storage::{RaftLogStorage as _, RaftStateMachine as _};
 use std::time::Duration;
 use tempfile::TempDir;
 

@@ -156,7 +156,11 @@ impl Leadership {
             paused: watch::Sender::new(None),
         });
         this.want_barrier();
-        tokio::spawn(stamping::run(Arc::downgrade(&this), queue, Orders { barriers: wanted, floors: raised, leads: changed }));
+        tokio::spawn(stamping::run(
+            Arc::downgrade(&this),
+            queue,
+            Orders { barriers: wanted, floors: raised, leads: changed },
+        ));
         tokio::spawn(stamping::keep_barriers(this.clone()));
         this
     }

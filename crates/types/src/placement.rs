@@ -81,8 +81,7 @@ mod tests {
 
     #[test]
     fn text_round_trips() {
-        let leads =
-            ["global-reads", "global-reads:us-east", "global-reads:us-east,eu-west"].map(|text| (text, true));
+        let leads = ["global-reads", "global-reads:us-east", "global-reads:us-east,eu-west"].map(|text| (text, true));
         let others =
             ["global", "global:us-east", "global:us-east,eu-west", "regional:eu-west"].map(|text| (text, false));
         for (text, has_lead_time) in leads.into_iter().chain(others) {

@@ -59,7 +59,9 @@ mod tests {
 
     #[test]
     fn presets_round_trip() {
-        for text in ["global", "global:us-east,eu-west", "global-reads", "global-reads:us-east,eu-west", "regional:eu-west"] {
+        for text in
+            ["global", "global:us-east,eu-west", "global-reads", "global-reads:us-east,eu-west", "regional:eu-west"]
+        {
             let placement = Placement::parse(text).unwrap();
             assert_eq!(decode(Some(encode(&placement))), Ok(placement));
         }

@@ -73,6 +73,13 @@ pub(crate) struct TablePlan {
     pub(crate) split: bool,
 }
 
+impl TablePlan {
+    /// Whether linearizable reads of it are answered at the clocks of those who are asked.
+    pub(crate) fn is_read_ahead(&self) -> bool {
+        self.placement.starts_with("global-reads")
+    }
+}
+
 /// Everything that a seed decides.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {

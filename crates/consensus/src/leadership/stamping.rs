@@ -109,21 +109,13 @@ fn refuse(proposals: impl IntoIterator<Item = Proposal>, why: impl Fn() -> Conse
 }
 
 /// The stamping task of one leadership. Ends when the leadership is dropped; what is still queued then was not stamped.
-pub(super) async fn run(
-    this: Weak<Leadership>,
-    mut queue: mpsc::Receiver<Proposal>,
-    orders: Orders,
-) {
+pub(super) async fn run(this: Weak<Leadership>, mut queue: mpsc::Receiver<Proposal>, orders: Orders) {
     stamp_all(this, &mut queue, orders).await;
     queue.close();
     refuse(std::iter::from_fn(|| queue.try_recv().ok()), || NotLeader { hint: None }.into());
 }
 
-async fn stamp_all(
-    this: Weak<Leadership>,
-    queue: &mut mpsc::Receiver<Proposal>,
-    mut orders: Orders,
-) {
+async fn stamp_all(this: Weak<Leadership>, queue: &mut mpsc::Receiver<Proposal>, mut orders: Orders) {
     loop {
         let early = sabotaged(Sabotage::StampBeforeQueue).then(|| this.upgrade()).flatten();
         let early = early.map(|this| this.parts.clock.now().latest);

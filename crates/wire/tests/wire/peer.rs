@@ -39,8 +39,9 @@ fn mutation() -> pb::Mutation {
 fn entries() -> Vec<pb::Entry> {
     use pb::command::{Barrier, Body, RaiseFloor};
     use pb::entry::{Blank, Payload};
-    let command =
-        |ts, body| Payload::Command(pb::Command { ts, body: Some(body), ..pb::Command::default() }.encode_to_vec().into());
+    let command = |ts, body| {
+        Payload::Command(pb::Command { ts, body: Some(body), ..pb::Command::default() }.encode_to_vec().into())
+    };
     let payloads = [
         Payload::Blank(Blank {}),
         Payload::Membership(membership()),

@@ -45,7 +45,8 @@ impl Invariant for LeadTimes {
     }
 
     fn see(&mut self, seen: &Seen<'_>) -> Result<(), String> {
-        if self.instants.last().is_none_or(|(_, true_ns)| *true_ns != seen.true_ns) {
+        // What is no event has the number of the one before, and may be later.
+        if self.instants.last().is_none_or(|(first, true_ns)| *first < seen.number && *true_ns != seen.true_ns) {
             self.instants.push((seen.number, seen.true_ns));
         }
         let What::Event(event) = seen.what else { return Ok(()) };
@@ -54,12 +55,12 @@ impl Invariant for LeadTimes {
                 let (node, other) = *self.changes.entry((*shard, *ts)).or_insert((seen.node, *lead));
                 if other != *lead {
                     let here = seen.node;
-                    return Err(format!("the entry {ts} of {shard} sets a lead time of {lead:?} on {here}, {other:?} on {node}"));
+                    return Err(format!(
+                        "the entry {ts} of {shard} sets a lead time of {lead:?} on {here}, {other:?} on {node}"
+                    ));
                 }
             }
-            Event::Read { shard, kind, at, applied, began, .. }
-                if seen.clocks_good && stops(*kind, *at, *applied) =>
-            {
+            Event::Read { shard, kind, at, applied, began, .. } if seen.clocks_good && stops(*kind, *at, *applied) => {
                 let true_ns = self.true_at(*began);
                 if at.0 < true_ns {
                     let node = seen.node;

@@ -162,7 +162,9 @@ impl Invariant for ReadsWait {
                     ReadKind::Linearizable => *applied,
                     ReadKind::ReadIndex => *at,
                     ReadKind::Followed => *at.max(applied),
-                    ReadKind::Ahead | ReadKind::Snapshot | ReadKind::Bounded | ReadKind::Causal | ReadKind::Local => return Ok(()),
+                    ReadKind::Ahead | ReadKind::Snapshot | ReadKind::Bounded | ReadKind::Causal | ReadKind::Local => {
+                        return Ok(());
+                    }
                 };
                 return self.read(node, *shard, &Read { kind: *kind, at: *at, covers, span, began: *began });
             }

@@ -131,7 +131,10 @@ fn show(context: &Context, named: &[Named], checked: &[Checked]) -> anyhow::Resu
         let of = if n.name == placement { String::new() } else { format!(", {placement}") };
         output::data(format!("{}{of}: led from {}, votes in {}", n.name, b.leader, join(&b.voters)))?;
         if let Some(lead) = b.lead_time {
-            output::data(format!("closes {} ahead of the leader's clock: every region reads by itself, and writes wait", short(lead)))?;
+            output::data(format!(
+                "closes {} ahead of the leader's clock: every region reads by itself, and writes wait",
+                short(lead)
+            ))?;
         }
         output::data(costs(b))?;
         output::data(losses(&b.losses))?;
