@@ -131,6 +131,7 @@ fn shard_status(s: &ReplicaStatus, table: String) -> pb::ShardStatus {
         lease_left_ns: s.lease_left.map_or(0, nanos),
         voter: s.voter,
         timers: Some(timers(&s.timing)),
+        lead_time_ns: nanos(s.lead_time),
     }
 }
 

@@ -413,10 +413,16 @@ fn lags_for_good(ctx: &Context, read: &ShardRead<'_>) -> bool {
         && ctx.replicas.get(read.shard).is_some_and(|r| !r.is_leader())
 }
 
+/// Whether any replica may have the answer: of a linearizable read where the leader closes ahead of the clock.
+fn is_anywhere(read: &ShardRead<'_>) -> bool {
+    let leads = || read.view.table_by_id(read.table).is_some_and(|t| t.placement.has_lead_time());
+    !matches!(read.consistency, Consistency::Linearizable) || leads()
+}
+
 /// Levels that any replica may answer go to the nearest one first, then to the leader; the others to the leader.
 fn next_reader(ctx: &Context, read: &ShardRead<'_>, route: &mut Route) -> Option<NodeId> {
     let here = ctx.replicas.get(read.shard).is_some();
-    if route.tried.is_empty() && !here && !matches!(read.consistency, Consistency::Linearizable) {
+    if route.tried.is_empty() && !here && is_anywhere(read) {
         let replicas = read.view.shard(read.shard).map(|s| s.replicas.as_slice()).unwrap_or_default();
         let distance = |r: &&meridian_catalog::Replica| read.view.rtts().get(&ctx.region, &r.region);
         if let Some(nearest) = replicas.iter().filter(|r| r.node != ctx.me).min_by_key(distance) {
@@ -444,7 +450,14 @@ async fn read_local(
     let local = Read { ctx, replica, table, plan, consistency, asked: arrival.latest };
     let linearizable = matches!(consistency, Consistency::Linearizable);
     let mut call = None;
-    let answer = if linearizable && !replica.is_leader() {
+    let answer = if !linearizable || replica.is_leader() {
+        if linearizable {
+            ctx.asked(replica, ctx.me, Asked::Read);
+        }
+        local.serve().await?
+    } else if let Some(answer) = local.ahead(start, began).await? {
+        answer
+    } else {
         let leader = replica.leader().filter(|l| *l != ctx.me).ok_or(Refusal::NotLeader(None))?;
         let position = read_index(ctx, leader, read).await?;
         // The round trip for the read index is what the forward would have cost.
@@ -452,11 +465,6 @@ async fn read_local(
         let answer = local.linearizable_from(position, asked, began).await?;
         call = Some(Mono::now().since(start));
         answer
-    } else {
-        if linearizable {
-            ctx.asked(replica, ctx.me, Asked::Read);
-        }
-        local.serve().await?
     };
     let times = answer.times;
     let call = call.unwrap_or(Duration::from_nanos(times.total_ns));

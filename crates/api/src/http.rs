@@ -37,13 +37,16 @@ async fn metrics(State(ctx): State<Context>) -> impl IntoResponse {
 /// One gauge of every shard.
 type ShardGauge = (&'static str, &'static str, fn(&pb::ShardStatus) -> f64);
 
-const SHARD_GAUGES: [ShardGauge; 6] = [
+const SHARD_GAUGES: [ShardGauge; 7] = [
     ("meridian_shard_leader", "1 where this node leads the shard", |s| f64::from(u8::from(s.role == "leader"))),
     ("meridian_shard_term", "Raft term", |s| s.term as f64),
     ("meridian_shard_log_last", "last log index", |s| s.log_last as f64),
     ("meridian_shard_applied", "last applied log index", |s| s.applied as f64),
     ("meridian_shard_safe_lag_seconds", "how stale a read from this replica may be", |s| s.safe_lag_ns as f64 / 1e9),
     ("meridian_shard_lease_left_seconds", "what is left of the lease at the leader", |s| s.lease_left_ns as f64 / 1e9),
+    ("meridian_shard_lead_time_seconds", "how far ahead of its clock the leader closes", |s| {
+        s.lead_time_ns as f64 / 1e9
+    }),
 ];
 
 fn disk_level(status: &pb::NodeStatus) -> u64 {

@@ -4,7 +4,8 @@
 //! and answered; what is committed and what may be read it asks the crates below.
 //!
 //! * [`Context`]: what all services of a node share.
-//! * `serve`: answers at one replica. `gateway`: finds the replica, local or remote. `floor`: what physics asks.
+//! * `serve`: answers at one replica. `global_reads`: of those, the linearizable ones that ask nobody. `gateway`: finds the
+//!   replica, local or remote. `floor`: what physics asks.
 //! * `within`: reads with a latency budget: which level fits, and falling back in time.
 //! * `admission`: what requests have in memory, and when that is too much.
 //! * `demand`: where the requests of the shards that are led here come from.
@@ -23,6 +24,7 @@ mod forwarded;
 #[doc(hidden)]
 pub mod fuzzing;
 mod gateway;
+mod global_reads;
 mod http;
 mod kv;
 mod links;

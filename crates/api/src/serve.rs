@@ -81,7 +81,7 @@ impl Read<'_> {
         let (start, began) = (Mono::now(), mark());
         let span = plan_span(self.plan);
         let (kind, at) = match self.consistency {
-            Consistency::Linearizable => return self.linearizable(&span, start).await,
+            Consistency::Linearizable => return self.linearizable(&span, start, began).await,
             Consistency::Snapshot(at) => {
                 self.replica.prepare_snapshot(&span, *at).await?;
                 (ReadKind::Snapshot, *at)
@@ -97,19 +97,23 @@ impl Read<'_> {
     }
 
     /// The answer stands. Called before anything else can be applied.
-    fn answered(&self, kind: ReadKind, at: Timestamp, began: u64) {
+    pub(crate) fn answered(&self, kind: ReadKind, at: Timestamp, began: u64) {
         emit(|| {
             let (shard, applied) = (self.replica.shard(), self.replica.safe_time().applied());
             Event::Read { shard, kind, at, applied, span: plan_span(self.plan), began }
         });
     }
 
-    /// At the leader: the newest state. Elsewhere: refused with the leader as a hint.
-    async fn linearizable(&self, span: &KeySpan, start: Mono) -> Result<ReadAnswer, Refusal> {
+    /// Where the lead time allows it: at this node's own clock. Else at the leader: the newest state. Elsewhere: refused
+    /// with the leader as a hint.
+    async fn linearizable(&self, span: &KeySpan, start: Mono, began: u64) -> Result<ReadAnswer, Refusal> {
+        if let Some(answer) = self.ahead(start, began).await? {
+            return Ok(answer);
+        }
         let mut ready = start;
         let (read, _) = self
             .replica
-            .read_linearizable(span, |at| {
+            .read_linearizable(span, self.newest(), |at| {
                 ready = Mono::now();
                 self.read_at(at)
             })
@@ -130,7 +134,7 @@ impl Read<'_> {
     ) -> Result<ReadAnswer, Refusal> {
         self.replica.safe_time().wait_applied(position).await;
         let ready = Mono::now();
-        let (page, at) = self.read_at(self.replica.safe_time().applied())?;
+        let (page, at) = self.read_at(self.replica.safe_time().applied().min(self.newest()))?;
         self.answered(ReadKind::Followed, at, began);
         let mut answer = self.answer(page, at, start, ready);
         answer.staleness = Duration::ZERO;
@@ -150,7 +154,8 @@ impl Read<'_> {
             return Ok(self.freshest());
         }
         let oldest = self.asked.minus(bound);
-        if self.freshest() < oldest {
+        // Safe time may be ahead of the clock: then nothing has to be waited for but the clock.
+        if self.replica.safe_time().safe() < oldest {
             if !self.replica.is_leader() {
                 return Err(Refusal::NotFresh);
             }
@@ -183,7 +188,7 @@ impl Read<'_> {
     ///
     /// The floor is asked for in the view that is read. Nothing above it goes while that is open (rule A2), and it is
     /// below what is applied there, so the state at the floor is complete.
-    fn read_at(&self, at: Timestamp) -> Result<(Page, Timestamp), Refusal> {
+    pub(crate) fn read_at(&self, at: Timestamp) -> Result<(Page, Timestamp), Refusal> {
         let view = self.view()?;
         let mut floor = view.gc_floor(self.replica.shard()).map_err(|e| storage(&e))?;
         if sabotaged(Sabotage::ReadBelowFloor) {
@@ -200,7 +205,7 @@ impl Read<'_> {
         Ok((page, at))
     }
 
-    fn answer(&self, page: Page, at: Timestamp, start: Mono, ready: Mono) -> ReadAnswer {
+    pub(crate) fn answer(&self, page: Page, at: Timestamp, start: Mono, ready: Mono) -> ReadAnswer {
         let end = Mono::now();
         let times = internal::ServeTimes {
             quorum_ns: nanos(ready.since(start)),

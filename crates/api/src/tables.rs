@@ -99,7 +99,10 @@ impl TablesService {
     async fn create(&self, request: pb::CreateTableRequest, arrival: Arrival<'_>) -> Result<pb::Table> {
         let arrival = Arrival { deadline: CREATE_DEADLINE, ..arrival };
         let placement = request.placement.as_ref().and_then(placement_from_proto).ok_or_else(|| {
-            Error::new(Reason::BadPlacement, "no placement; choose `global` or `regional` with its home region")
+            Error::new(
+                Reason::BadPlacement,
+                "no placement; choose `global`, `global-reads`, or `regional` with its home region",
+            )
         })?;
         let (name, split_keys) = (request.name, request.split_keys);
         let gc_ttl = (request.gc_ttl_ns > 0).then(|| Duration::from_nanos(request.gc_ttl_ns));

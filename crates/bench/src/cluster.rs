@@ -95,7 +95,9 @@ fn floors(status: &pb::GetStatusReply, table: &pb::Table) -> Floors {
     for pair in &status.region_rtts {
         rtts.insert(pair.from.as_str().into(), pair.to.as_str().into(), Duration::from_nanos(pair.rtt_ns));
     }
-    Floors { rtts, shards: table.shards.iter().map(placement).collect() }
+    let preset = table.placement.as_ref().and_then(|p| p.preset.as_ref());
+    let lead_time = matches!(preset, Some(pb::placement::Preset::GlobalReads(_)));
+    Floors { rtts, shards: table.shards.iter().map(placement).collect(), lead_time }
 }
 
 fn placement(shard: &pb::Shard) -> ShardPlacement {

@@ -3,6 +3,8 @@
 //! * A write is acknowledged where it came from as soon as a quorum is known there to have it.
 //! * A linearizable read goes to the leader and back; in the leader's region it takes no round trip.
 //! * Every other read is served by the nearest replica; where the region has one it takes no round trip.
+//! * In a `global-reads` table linearizable reads are too, and a write waits until its timestamp, which is ahead by what
+//!   that takes to prepare, is past.
 //!
 //! A table whose shards have different leaders has several floors; the smallest is used, so a ratio to it is never
 //! flattered.
@@ -58,6 +60,8 @@ pub struct Floors {
     pub rtts: RttMatrix,
     /// Of the table.
     pub shards: Vec<ShardPlacement>,
+    /// Its leaders close ahead of their clocks.
+    pub lead_time: bool,
 }
 
 impl Floors {
@@ -65,10 +69,10 @@ impl Floors {
     pub(crate) fn floor(&self, origin: &RegionId, what: Measured, level: Option<&str>) -> Option<Duration> {
         let of_shard = |shard: &ShardPlacement| match (what, level) {
             (Measured::Write | Measured::Txn, _) => self.write(origin, shard),
-            (Measured::Read | Measured::Scan, None | Some("linearizable")) => {
+            (Measured::Read | Measured::Scan, None | Some("linearizable")) if !self.lead_time => {
                 self.rtts.between(origin, shard.leader.as_ref()?)
             }
-            (Measured::Read | Measured::Scan, Some(_)) => {
+            (Measured::Read | Measured::Scan, _) => {
                 if shard.replicas.contains(origin) {
                     return Some(Duration::ZERO);
                 }
@@ -79,6 +83,10 @@ impl Floors {
     }
 
     fn write(&self, origin: &RegionId, shard: &ShardPlacement) -> Option<Duration> {
+        if self.lead_time {
+            let leader = shard.leader.as_ref()?;
+            return floor::leading_write(&self.rtts, origin, leader, &shard.voters, &shard.replicas);
+        }
         let counts = shard.replicas.contains(origin);
         floor::write(&self.rtts, origin, shard.leader.as_ref()?, &shard.voters, counts)
     }
@@ -103,7 +111,7 @@ mod tests {
         }
         let shard =
             ShardPlacement { leader: leader.map(Into::into), voters: regions(voters), replicas: regions(replicas) };
-        Floors { rtts, shards: vec![shard] }
+        Floors { rtts, shards: vec![shard], lead_time: false }
     }
 
     #[test]
@@ -118,6 +126,18 @@ mod tests {
             assert_eq!(floor(Measured::Read, Some("linearizable")), Some(ms(read)), "{region}");
             for level in ["local", "bounded", "causal", "snapshot"] {
                 assert_eq!(floor(Measured::Scan, Some(level)), Some(ms(local)), "{region} {level}");
+            }
+        }
+    }
+
+    #[test]
+    fn global_reads_are_local_and_their_writes_wait() {
+        let all = ["us", "eu", "ap"];
+        let floors = Floors { lead_time: true, ..three(Some("us"), &all, &all) };
+        for (region, write) in [("us", 140), ("eu", 175), ("ap", 210)] {
+            assert_eq!(floors.floor(&region.into(), Measured::Write, None), Some(ms(write)), "{region}");
+            for level in [None, Some("linearizable"), Some("local")] {
+                assert_eq!(floors.floor(&region.into(), Measured::Read, level), Some(ms(0)), "{region}");
             }
         }
     }

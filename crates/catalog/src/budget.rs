@@ -9,6 +9,7 @@ use crate::planner::Plan;
 use crate::planner::Site;
 use crate::rtt::RttMatrix;
 use meridian_types::floor::{self, RoundTrips};
+use meridian_types::lead_time::{LeadTerms, with_margin};
 use meridian_types::{NodeId, RaftTiming, RegionId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -96,6 +97,8 @@ pub struct Budget {
     pub replicas: BTreeSet<RegionId>,
     /// The shard's timers.
     pub timing: RaftTiming,
+    /// How far ahead of its clock the leader will close, which is what writes wait for; `None`: it does not.
+    pub lead_time: Option<Duration>,
     /// Every region, by name.
     pub regions: Vec<RegionBudget>,
     /// The loss of each region that has a voter.
@@ -128,11 +131,15 @@ pub fn price(
     let leader = leader.filter(|l| voters.contains(l)).cloned().unwrap_or(preferred);
     let replicas: BTreeSet<RegionId> = regions_of(false).collect();
     let all: BTreeSet<RegionId> = sites.iter().map(|s| s.region.clone()).chain(rtts.regions()).collect();
-    let placed = Placed { rtts, leader: &leader, voters: &voters, replicas: &replicas, overheads };
+    let mut placed = Placed { rtts, leader: &leader, voters: &voters, replicas: &replicas, overheads, lead_time: None };
+    if plan.lead_time {
+        placed.lead_time = Some(placed.lead_time()?);
+    }
     let regions = all.iter().map(|r| placed.region(r)).collect::<Result<_, _>>()?;
     let distinct: BTreeSet<&RegionId> = voters.iter().collect();
     let losses = distinct.into_iter().map(|lost| placed.loss(lost, &plan.timing)).collect();
-    Ok(Budget { leader, voters, replicas, timing: plan.timing, regions, losses })
+    let lead_time = placed.lead_time;
+    Ok(Budget { leader, voters, replicas, timing: plan.timing, lead_time, regions, losses })
 }
 
 struct Placed<'a> {
@@ -141,6 +148,7 @@ struct Placed<'a> {
     voters: &'a [RegionId],
     replicas: &'a BTreeSet<RegionId>,
     overheads: &'a Overheads,
+    lead_time: Option<Duration>,
 }
 
 impl Placed<'_> {
@@ -154,6 +162,32 @@ impl Placed<'_> {
         Cost { floor, p50: floor + o.fsync * fsyncs + o.work, p99: floor + spread + o.fsync_p99 * fsyncs + o.work_p99 }
     }
 
+    /// What the leader will choose (rule K4).
+    fn lead_time(&self) -> Result<Duration, UnknownRoundTrip> {
+        let ways = self.replicas.iter().map(|r| self.rtt(self.leader, r)).collect::<Result<Vec<_>, _>>()?;
+        let voters = self.voters.iter().map(|v| self.rtt(self.leader, v)).collect::<Result<Vec<_>, _>>();
+        let quorum_rtt = voters.map(|_| floor::quorum_rtt(self.rtts, self.leader, self.voters))?.unwrap_or_default();
+        let terms = LeadTerms {
+            quorum_rtt,
+            one_way_max: ways.into_iter().max().unwrap_or_default() / 2,
+            publish_interval: self.overheads.publish,
+            leader_width: self.overheads.clock_width,
+            reader_width: self.overheads.clock_width,
+        };
+        Ok(with_margin(terms.needed()))
+    }
+
+    /// A write where the leader closes ahead of its clock: on its way to the leader, and then until its timestamp is past.
+    fn leading_write(&self, to_leader: Duration, write: Cost, lead: Duration, floor: Duration) -> Cost {
+        let (o, way) = (self.overheads, to_leader / 2);
+        let spread = way * SPREAD_PERCENT / 100;
+        Cost {
+            floor,
+            p50: write.p50.max(way + lead + o.work),
+            p99: write.p99.max(way + spread + lead + o.clock_width + o.work_p99),
+        }
+    }
+
     fn region(&self, region: &RegionId) -> Result<RegionBudget, UnknownRoundTrip> {
         for voter in self.voters {
             self.rtt(self.leader, voter)?;
@@ -165,17 +199,27 @@ impl Placed<'_> {
         // Commit wait: the stamp is the latest that the time may be, and has to be surely past.
         write.p50 = write.p50.max(self.overheads.clock_width + self.overheads.work);
         write.p99 = write.p99.max(write.p50);
+        if let Some(lead) = self.lead_time {
+            let replicas: Vec<RegionId> = self.replicas.iter().cloned().collect();
+            let floor = floor::leading_write(self.rtts, region, self.leader, self.voters, &replicas);
+            write = self.leading_write(to_leader, write, lead, floor.unwrap_or(write.floor));
+        }
         let nearest = self.replicas.iter().map(|r| self.rtt(region, r)).collect::<Result<Vec<_>, _>>()?;
         let nearest = nearest.into_iter().min().unwrap_or_default();
         let server = if replica { region } else { self.leader };
         let one_way = self.rtt(self.leader, server)? / 2;
         // A promise is made every `publish`, at the earliest that the time may be, and what it covers has to come too.
         let staleness = one_way + self.overheads.publish * 2 + self.overheads.clock_width + self.overheads.work_p99;
+        let mut linearizable = self.cost(if self.lead_time.is_some() { nearest } else { to_leader }, 0);
+        if self.lead_time.is_some() {
+            // A version that is just about to be past is waited for.
+            linearizable.p99 += self.overheads.clock_width;
+        }
         Ok(RegionBudget {
             region: region.clone(),
             replica,
             write,
-            linearizable: self.cost(to_leader, 0),
+            linearizable,
             stale: self.cost(nearest, 0),
             staleness,
         })
@@ -231,6 +275,22 @@ mod tests {
             }
             assert!(r.replica && r.stale.floor.is_zero());
         }
+    }
+
+    #[test]
+    fn global_reads_are_local_and_writes_pay_for_it() {
+        let budget = three("global-reads:us-east", None);
+        // The quorum and the way to ap-northeast: 140; and the way from the origin to the leader.
+        assert_eq!(floors(&budget), [("ap-northeast", 210, 0), ("eu-west", 175, 0), ("us-east", 140, 0)]);
+        let lead = budget.lead_time.unwrap();
+        assert!(lead >= Duration::from_millis(140 + 20 + 4) && lead < Duration::from_millis(240), "{lead:?}");
+        for r in &budget.regions {
+            assert!(r.linearizable.p99 < Duration::from_millis(10), "{r:?}");
+            assert!(r.write.floor < r.write.p50 && r.write.p50 < r.write.p99 && r.write.p50 > lead, "{r:?}");
+        }
+        assert_eq!(three("global:us-east", None).lead_time, None);
+        let far = three("global-reads:us-east", Some("ap-northeast"));
+        assert!(far.lead_time.unwrap() > lead, "from there both ways are longer");
     }
 
     #[test]

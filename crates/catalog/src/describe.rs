@@ -13,10 +13,12 @@ const SURVIVE_DEFAULT: u32 = 1;
 /// The placement in its wire form.
 pub fn placement_to_proto(placement: &Placement) -> v1::Placement {
     let preset = match placement {
-        Placement::Global { leader, survive } => placement::Preset::Global(placement::Global {
-            leader: leader.iter().map(|region| region.0.clone()).collect(),
-            survive: *survive,
-        }),
+        Placement::Global { leader, survive } => {
+            placement::Preset::Global(placement::Global { leader: names(leader), survive: *survive })
+        }
+        Placement::GlobalReads { leader, survive } => {
+            placement::Preset::GlobalReads(placement::GlobalReads { leader: names(leader), survive: *survive })
+        }
         Placement::Regional { home } => placement::Preset::Regional(placement::Regional { home: home.0.clone() }),
     };
     v1::Placement { preset: Some(preset) }
@@ -25,12 +27,26 @@ pub fn placement_to_proto(placement: &Placement) -> v1::Placement {
 /// The placement from its wire form; `None` when it names no preset that this build knows.
 pub fn placement_from_proto(placement: &v1::Placement) -> Option<Placement> {
     Some(match placement.preset.as_ref()? {
-        placement::Preset::Global(global) => Placement::Global {
-            leader: global.leader.iter().map(|region| RegionId::from(region.as_str())).collect(),
-            survive: if global.survive == 0 { SURVIVE_DEFAULT } else { global.survive },
-        },
+        placement::Preset::Global(global) => {
+            Placement::Global { leader: regions(&global.leader), survive: survive(global.survive) }
+        }
+        placement::Preset::GlobalReads(reads) => {
+            Placement::GlobalReads { leader: regions(&reads.leader), survive: survive(reads.survive) }
+        }
         placement::Preset::Regional(regional) => Placement::Regional { home: regional.home.as_str().into() },
     })
+}
+
+fn names(regions: &[RegionId]) -> Vec<String> {
+    regions.iter().map(|region| region.0.clone()).collect()
+}
+
+fn regions(names: &[String]) -> Vec<RegionId> {
+    names.iter().map(|name| RegionId::from(name.as_str())).collect()
+}
+
+fn survive(said: u32) -> u32 {
+    if said == 0 { SURVIVE_DEFAULT } else { said }
 }
 
 /// The replica as a member of its Raft group.
@@ -94,7 +110,7 @@ mod tests {
 
     #[test]
     fn placements_round_trip() {
-        for text in ["global", "global:us-east,eu-west", "regional:eu-west"] {
+        for text in ["global", "global:us-east,eu-west", "global-reads", "global-reads:us-east", "regional:eu-west"] {
             let placement = Placement::parse(text).unwrap();
             assert_eq!(placement_from_proto(&placement_to_proto(&placement)), Some(placement));
         }

@@ -3,8 +3,8 @@
 //!
 //! A *domain* is what a global table must survive the loss of: a region, or, where all nodes are in one region, a
 //! zone of it. A `global` shard has one voter in each of `2 * survive + 1` domains and one learner in every other,
-//! so every domain reads from a replica of its own. A `regional` shard has its voters in the home region, in
-//! different zones as far as there are, and one learner in every other region.
+//! so every domain reads from a replica of its own. A `global-reads` shard is placed like a `global` one. A `regional`
+//! shard has its voters in the home region, in different zones as far as there are, and one learner in every other region.
 //!
 //! The leader of a global shard goes to the first preference that has a node, else to the domain from which a
 //! majority is nearest; the other voters go to the domains nearest to the leader. That minimizes the quorum RTT,
@@ -42,6 +42,8 @@ pub struct Plan {
     pub preferred_leader: NodeId,
     /// Timers for these members.
     pub timing: RaftTiming,
+    /// The leader closes ahead of its clock, and every replica serves linearizable reads by itself.
+    pub lead_time: bool,
 }
 
 /// One replica of a plan.
@@ -59,13 +61,15 @@ pub struct PlannedReplica {
 /// * Errors: [`Reason::BadPlacement`], and what is missing.
 pub fn plan(sites: &[Site], rtts: &RttMatrix, placement: &Placement, hosted: &mut Hosted) -> Result<Plan, Error> {
     let (voters, learners) = match placement {
-        Placement::Global { leader, survive } => plan_global(sites, rtts, leader, *survive, hosted)?,
+        Placement::Global { leader, survive } | Placement::GlobalReads { leader, survive } => {
+            plan_global(sites, rtts, leader, *survive, hosted)?
+        }
         Placement::Regional { home } => plan_regional(sites, home, hosted)?,
     };
     for site in voters.iter().chain(&learners) {
         *hosted.entry(site.node).or_default() += 1;
     }
-    assemble(&voters, &learners, rtts)
+    Ok(Plan { lead_time: placement.has_lead_time(), ..assemble(&voters, &learners, rtts)? })
 }
 
 /// Plans shard 0: a replica on every node. With too few domains for a global shard, as in a cluster of one node,
@@ -223,6 +227,7 @@ fn assemble(voters: &[&Site], learners: &[&Site], rtts: &RttMatrix) -> Result<Pl
         replicas: voters.iter().map(replica(true)).chain(learners.iter().map(replica(false))).collect(),
         preferred_leader: leader.node,
         timing: timing_for(largest),
+        lead_time: false,
     })
 }
 

@@ -29,16 +29,18 @@ fn planned(sites: &[Site], rtts: &RttMatrix, placement: &str) -> Result<Plan, Er
 #[test]
 fn presets_are_placed_for_the_smallest_quorum_round_trip() {
     type Row<'a> = (&'a [&'a str], RttMatrix, &'a str, &'a [u64], &'a [u64], u64);
-    let table: [Row<'_>; 11] = [
+    let table: [Row<'_>; 13] = [
         // us-east and eu-west both reach a majority in 70 ms; from us-east the third voter is nearer.
         (&THREE, three(), "global", &[1, 2, 3], &[], 340),
         (&THREE, three(), "global:eu-west", &[2, 1, 3], &[], 340),
         (&THREE, three(), "global:ap-northeast,us-east", &[3, 1, 2], &[], 340),
+        (&THREE, three(), "global-reads", &[1, 2, 3], &[], 340),
         (&THREE, three(), "regional:eu-west", &[2], &[3, 1], 340),
         // From us-east-1: us-west-2 in 63 ms, eu-west-1 in 68 ms.
         (&FIVE, five(), "global", &[1, 2, 3], &[4, 5], 400),
         (&FIVE, five(), "global:us-west-2", &[2, 1, 4], &[5, 3], 400),
         (&FIVE, five(), "global:ap-southeast-2", &[5, 4, 2], &[3, 1], 400),
+        (&FIVE, five(), "global-reads:us-west-2", &[2, 1, 4], &[5, 3], 400),
         (&FIVE, five(), "regional:ap-northeast-1", &[4], &[5, 3, 1, 2], 400),
         (&LAN, lan(), "global", &[1, 2, 3], &[], 100),
         (&LAN, lan(), "global:c", &[3, 1, 2], &[], 100),
@@ -52,6 +54,7 @@ fn presets_are_placed_for_the_smallest_quorum_round_trip() {
         learners.sort_unstable();
         assert_eq!((got_voters.as_slice(), got_learners), (voters, learners), "{places:?} {placement}");
         assert_eq!(plan.preferred_leader.0, voters[0], "{placement}");
+        assert_eq!(plan.lead_time, placement.starts_with("global-reads"), "{placement}");
         assert_eq!(plan.timing.heartbeat_ms, heartbeat_ms, "{places:?} {placement}");
     }
 }

@@ -79,6 +79,7 @@ pub trait StateMachine: Send + Sync + 'static {
 pub(crate) struct Position {
     pub(crate) applied: Option<RaftLogId>,
     pub(crate) gc_floor: Timestamp,
+    pub(crate) lead: Duration,
 }
 
 /// What the apply path shares with the log whose entries it applies, and with those who wait for them.
@@ -102,6 +103,8 @@ pub(crate) struct ApplyWorker {
     last_ts: Timestamp,
     membership: RaftStoredMembership,
     gc_floor: Timestamp,
+    /// How far ahead of its clock a leader may close.
+    lead: Duration,
 }
 
 fn is_no_space(e: &io::Error) -> bool {
@@ -135,6 +138,7 @@ impl ApplyWorker {
             last_ts: Timestamp::ZERO,
             membership: RaftStoredMembership::default(),
             gc_floor: Timestamp::ZERO,
+            lead: Duration::ZERO,
         };
         worker.load()?;
         Ok((worker, rx))
@@ -149,12 +153,14 @@ impl ApplyWorker {
             self.log.acceptor.learn_membership(&self.membership);
         }
         self.gc_floor = Timestamp(state.gc_floor);
+        self.lead = Duration::from_nanos(state.lead_ns);
         self.publish();
         Ok(())
     }
 
     fn publish(&self) {
-        self.position.send_replace(Position { applied: self.applied, gc_floor: self.gc_floor });
+        let (applied, gc_floor, lead) = (self.applied, self.gc_floor, self.lead);
+        self.position.send_replace(Position { applied, gc_floor, lead });
         self.safe.apply(self.last_ts);
         self.machine.applied(self.last_ts);
     }
@@ -169,6 +175,7 @@ impl ApplyWorker {
             last_ts: self.last_ts.0,
             membership: Some(codec::stored_membership_to_pb(&self.membership)),
             gc_floor: self.gc_floor.0,
+            lead_ns: u64::try_from(self.lead.as_nanos()).unwrap_or(u64::MAX),
         }
     }
 
@@ -253,6 +260,11 @@ impl ApplyWorker {
             }
         }
         self.last_ts = command.last_ts();
+        let lead = command.lead();
+        if lead != self.lead {
+            self.lead = lead;
+            emit(|| Event::LeadTime { shard: self.shard, ts, lead });
+        }
         Ok((Applied::Nothing, mutations))
     }
 

@@ -119,8 +119,8 @@ mod tests {
             BTreeMap::from([(1, member("a")), (2, member("b")), (3, member("c"))]),
         )
         .unwrap();
-        let command =
-            pb::Command { ts: 7, body: Some(pb::command::Body::Barrier(pb::command::Barrier {})), origins: Vec::new() };
+        let body = Some(pb::command::Body::Barrier(pb::command::Barrier {}));
+        let command = pb::Command { ts: 7, body, lead_ns: 9, ..pb::Command::default() };
         for payload in [RaftPayload::Blank, RaftPayload::Normal(Command::new(command)), RaftPayload::Membership(joint)]
         {
             let entry = RaftEntry { log_id: log_id(3, 2, 9), payload };

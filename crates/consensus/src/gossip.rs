@@ -1,7 +1,7 @@
 //! What every node tells every other one, all the time: closed timestamps, clock readings, round trips.
 //!
-//! One stream per ordered pair of nodes, one message per interval for all shards that are written to, and now and then for
-//! all. What a message says is true for ever, so losing, doubling or reordering messages is harmless (rule C4): nothing is
+//! One stream per ordered pair of nodes, one message per interval for all shards that are written to or have a lead time, and
+//! now and then for all. What a message says is true for ever, so losing, doubling or reordering messages is harmless (rule C4): nothing is
 //! ever implied by what is missing.
 
 use crate::peers::{Class, Peers};
@@ -21,7 +21,7 @@ use tokio::task::JoinSet;
 /// Usual time between two messages: the part of staleness that is not the speed of light.
 pub const PUBLISH_INTERVAL: Duration = Duration::from_millis(20);
 /// Shards that nobody writes to are published once in so many intervals: the rest of the messages is not worth what a
-/// thousand of them would cost.
+/// thousand of them would cost. Not those with a lead time: their readers need a promise beyond their own clocks at any time.
 const QUIET_INTERVALS: u64 = 5;
 /// A shard is quiet when its leader has stamped nothing for this long.
 const QUIET_AFTER: Duration = Duration::from_secs(1);
@@ -38,6 +38,8 @@ struct Peer {
     rtts: VecDeque<Duration>,
     /// When it answered last.
     answered: Option<Mono>,
+    /// How wide its clock's interval was when it answered last.
+    clock_width: Option<Duration>,
     /// As it said last.
     disk_full: bool,
 }
@@ -78,6 +80,23 @@ impl Gossip {
     /// How long ago a node has answered last; `None` until it has. Messages go out at every fifth interval at least.
     pub fn silence(&self, node: NodeId) -> Option<Duration> {
         Some(self.state().get(&node)?.answered?.elapsed())
+    }
+
+    /// What nine of ten recent round trips to a node stayed below; `None` until it has answered.
+    pub fn usual_rtt(&self, node: NodeId) -> Option<Duration> {
+        let mut rtts: Vec<Duration> = self.state().get(&node)?.rtts.iter().copied().collect();
+        rtts.sort_unstable();
+        rtts.get(rtts.len().checked_sub(1)? * 9 / 10).copied()
+    }
+
+    /// How wide a node's clock interval was when it answered last.
+    pub fn clock_width(&self, node: NodeId) -> Option<Duration> {
+        self.state().get(&node)?.clock_width
+    }
+
+    /// Usual time between two publications.
+    pub fn interval(&self) -> Duration {
+        self.inner.interval
     }
 
     /// Whether a node's disk is nearly full, by its last message or this node's own disk. It may have got room since.
@@ -126,9 +145,10 @@ impl Gossip {
         }
     }
 
-    /// Closes at the shards that are written to, or at all.
+    /// Closes at the shards that are written to or that are read ahead of the clock, or at all.
     fn close(&self, quiet_too: bool) -> Vec<pb::ClosedTimestamp> {
-        let wanted = |r: &Arc<crate::Replica>| quiet_too || r.has_stamped_within(QUIET_AFTER);
+        let wanted =
+            |r: &Arc<crate::Replica>| quiet_too || !r.lead_time().is_zero() || r.has_stamped_within(QUIET_AFTER);
         let closed = |r: Arc<crate::Replica>| r.close().map(|c| closed_to_pb(r.shard(), c));
         self.inner.replicas.all().into_iter().filter(wanted).filter_map(closed).collect()
     }
@@ -221,6 +241,7 @@ impl Gossip {
             let Some((_, begun, sent)) = peer.sent.pop_front().filter(|(s, ..)| *s == ack.sequence) else { return };
             let now = Mono::now();
             peer.answered = Some(now);
+            peer.clock_width = Some(Timestamp(ack.latest).since(Timestamp(ack.earliest)));
             peer.rtts.push_back(now.since(begun));
             if peer.rtts.len() > RTTS_KEPT {
                 peer.rtts.pop_front();

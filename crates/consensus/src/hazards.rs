@@ -52,17 +52,17 @@ impl StateMachine for Nothing {
 }
 
 /// One group on one node, as it is after a start.
-struct Group {
-    log: LogStore,
-    worker: ApplyWorker,
-    snapshots: Arc<SnapshotMaker>,
+pub(crate) struct Group {
+    pub(crate) log: LogStore,
+    pub(crate) worker: ApplyWorker,
+    pub(crate) snapshots: Arc<SnapshotMaker>,
 }
 
-fn open(dir: &Path) -> Store {
+pub(crate) fn open(dir: &Path) -> Store {
     Store::open(dir, StoreOptions::default()).unwrap()
 }
 
-fn group(store: &Store, shard: u64) -> Group {
+pub(crate) fn group(store: &Store, shard: u64) -> Group {
     let (shard, table) = (ShardId(shard), TableId(shard));
     let memory = NodeMemory::new(MemoryBudget::of(MEMORY_MIN).unwrap());
     let tell = Acceptances::new(NodeId(1));
@@ -75,7 +75,7 @@ fn group(store: &Store, shard: u64) -> Group {
     Group { log, worker: worker.unwrap().0, snapshots }
 }
 
-fn id(term: u64, index: u64) -> RaftLogId {
+pub(crate) fn id(term: u64, index: u64) -> RaftLogId {
     RaftLogId { leader_id: RaftLeaderId { term, node_id: 1 }, index }
 }
 
@@ -99,20 +99,20 @@ fn flushed() -> (IOFlushed<Raftish>, impl Future<Output = io::Result<()>>) {
 }
 
 /// Appends and waits until that is durable.
-async fn append(log: &mut LogStore, entries: impl IntoIterator<Item = RaftEntry>) {
+pub(crate) async fn append(log: &mut LogStore, entries: impl IntoIterator<Item = RaftEntry>) {
     let (callback, done) = flushed();
     log.append(entries.into_iter().collect::<Vec<_>>(), callback).await.unwrap();
     done.await.unwrap();
 }
 
 /// Applies what is in the log.
-async fn apply(group: &mut Group, range: std::ops::RangeInclusive<u64>) {
+pub(crate) async fn apply(group: &mut Group, range: std::ops::RangeInclusive<u64>) {
     let entries = group.log.try_get_log_entries(range).await.unwrap();
     group.worker.apply(futures::stream::iter(entries.into_iter().map(|entry| Ok((entry, None))))).await.unwrap();
 }
 
 /// A snapshot that another node cut at this position, as it is handed over after it was received.
-async fn received(dir: &TempDir, entries: Vec<RaftEntry>) -> (RaftSnapshotMeta, SnapshotBundle) {
+pub(crate) async fn received(dir: &TempDir, entries: Vec<RaftEntry>) -> (RaftSnapshotMeta, SnapshotBundle) {
     let store = open(dir.path());
     let mut sender = group(&store, 1);
     let range = entries[0].log_id.index..=entries.last().unwrap().log_id.index;

@@ -5,6 +5,7 @@
 //! stream, and each entry's completion is awaited by a task of its own. Here is what others ask of a leadership: proof
 //! that it holds, read points, closed timestamps, and its end.
 
+mod lead;
 mod stamping;
 
 use crate::codec;
@@ -20,6 +21,7 @@ use meridian_probe::{Event, Sabotage, emit, sabotaged};
 use meridian_proto::internal::v1 as pb;
 use meridian_types::{KeySpan, LeaderId, NodeId, ShardId, Timestamp};
 use openraft::async_runtime::watch::WatchReceiver;
+use stamping::Orders;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
@@ -30,6 +32,8 @@ pub(crate) const QUEUE_MAX: usize = 4_096;
 const BARRIERS_MAX: usize = 4;
 /// Floors that wait to be stamped: a later one is as good.
 const FLOORS_MAX: usize = 1;
+/// Lead times that wait to be stamped: a later one is better.
+const LEADS_MAX: usize = 1;
 
 /// A mutation on its way into the log.
 pub(crate) struct Proposal {
@@ -51,6 +55,15 @@ pub(crate) struct Decision {
     pub(crate) synced: Option<Mono>,
     pub(crate) committed: Option<Mono>,
     pub(crate) applied: Mono,
+}
+
+/// What the sequencer gives an entry.
+#[derive(Clone, Copy, Debug)]
+struct Stamp {
+    /// Its first stamp.
+    ts: Timestamp,
+    /// The lead time that holds from it on.
+    lead: Duration,
 }
 
 /// A transfer that is being prepared. Dropped before [`Handover::settle`], it was given up, for whatever reason, and the
@@ -85,6 +98,8 @@ pub(crate) struct LeaderParts {
     pub(crate) safe: Arc<SafeTime>,
     pub(crate) acks: Arc<QuorumAcks>,
     pub(crate) lease: Duration,
+    /// The lead time at the end of the log, applied or not (rule K2).
+    pub(crate) lead: Duration,
 }
 
 /// How far a leadership is.
@@ -108,6 +123,8 @@ pub(crate) struct Leadership {
     barriers: mpsc::Sender<oneshot::Sender<Result<Timestamp, ConsensusError>>>,
     /// GC floors for the stamping task to hand over.
     floors: mpsc::Sender<Timestamp>,
+    /// Lead times for the stamping task to hand over.
+    leads: mpsc::Sender<Duration>,
     /// Positions and read points need a barrier behind them (rule C6).
     barrier_wanted: Notify,
     stage: watch::Sender<Stage>,
@@ -124,19 +141,26 @@ impl Leadership {
         let (proposals, queue) = mpsc::channel(QUEUE_MAX);
         let (barriers, wanted) = mpsc::channel(BARRIERS_MAX);
         let (floors, raised) = mpsc::channel(FLOORS_MAX);
+        let (leads, changed) = mpsc::channel(LEADS_MAX);
+        let lead = parts.lead;
         let this = Arc::new(Self {
-            sequencer: Mutex::new(Sequencer::new(codec::leader_of(&leader), last)),
+            sequencer: Mutex::new(Sequencer::new(codec::leader_of(&leader), last, lead)),
             parts,
             leader,
             proposals,
             barriers,
             floors,
+            leads,
             barrier_wanted: Notify::new(),
             stage: watch::Sender::new(Stage::Opening),
             paused: watch::Sender::new(None),
         });
         this.want_barrier();
-        tokio::spawn(stamping::run(Arc::downgrade(&this), queue, wanted, raised));
+        tokio::spawn(stamping::run(
+            Arc::downgrade(&this),
+            queue,
+            Orders { barriers: wanted, floors: raised, leads: changed },
+        ));
         tokio::spawn(stamping::keep_barriers(this.clone()));
         this
     }
@@ -153,15 +177,15 @@ impl Leadership {
         s
     }
 
-    /// Gives stamps as `stamp` says; returns the first.
-    fn stamp(&self, stamp: impl FnOnce(&mut Sequencer) -> Timestamp) -> Timestamp {
+    /// Gives stamps as `stamp` says; returns the first, and the lead time for the entry to carry.
+    fn stamp(&self, stamp: impl FnOnce(&mut Sequencer) -> Timestamp) -> Stamp {
         let mut sequencer = self.sequencer();
         let first = stamp(&mut sequencer);
         emit(|| {
             let (last, span) = (sequencer.last(), sequencer.last_span().cloned().unwrap_or_default());
             Event::Stamped { shard: self.parts.shard, leader: self.leader(), first, last, span }
         });
-        first
+        Stamp { ts: first, lead: sequencer.carried_lead() }
     }
 
     /// An entry was refused before it was appended: it is not in flight, and never will be.
@@ -308,7 +332,7 @@ impl Leadership {
         Some(closed)
     }
 
-    /// What may be closed if leadership at the instant `at` is proven afterwards (C1).
+    /// What may be closed, and the lead time on top, if leadership at the instant `at` is proven afterwards (C1).
     fn closable(&self, at: Moment) -> Timestamp {
         if sabotaged(Sabotage::CloseWithLatest) { self.parts.clock.now().latest } else { at.earliest.prev() }
     }
@@ -318,11 +342,12 @@ impl Leadership {
         emit(|| Event::Closed { shard: self.parts.shard, leader, closed, position });
     }
 
-    /// Closes at least `upto`, which must be past by this node's clock; leadership is proven by a quorum if the
-    /// lease does not.
+    /// Closes at least `upto`, once it is past by this node's clock, or no more than the lead time ahead; leadership is
+    /// proven by a quorum if the lease does not.
     pub(crate) async fn close_upto(&self, upto: Timestamp) -> Result<(), ConsensusError> {
         if !sabotaged(Sabotage::AcceptFuture) {
-            self.parts.clock.wait_past(upto).await;
+            let lead = self.sequencer().lead();
+            self.parts.clock.wait_past(upto.minus(lead)).await;
         }
         if self.close().is_some_and(|c| c.closed >= upto) {
             return Ok(());
@@ -335,7 +360,10 @@ impl Leadership {
         if !sabotaged(Sabotage::CloseWithoutProof) {
             self.prove(at).await?;
         }
-        closed.map(|closed| self.told(closed)).ok_or(ConsensusError::NotProven)
+        // Less than that was closed only if the lead time was lowered meanwhile.
+        let closed = closed.filter(|c| c.closed >= upto).ok_or(ConsensusError::NotProven)?;
+        self.told(closed);
+        Ok(())
     }
 
     /// The last stamp given.

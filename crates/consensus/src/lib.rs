@@ -5,6 +5,7 @@
 //! business of the [`StateMachine`] that is passed in.
 //!
 //! * [`sequencer`]: stamps (rules S1-S6), entries in flight (I1-I3) and closing (C1-C6), as a pure core.
+//! * `lead_time`: closing ahead of the clock, for reads that ask nobody (K1, K2).
 //! * [`lease`]: quorum-acknowledged instants and the lease (R1-R6).
 //! * `early`: one-round-trip commit (O1-O7).
 //! * [`safe_time`]: what a replica may serve by itself (C2, C4, C5).
@@ -30,6 +31,9 @@ pub mod gossip;
 mod granted;
 #[cfg(test)]
 mod hazards;
+#[cfg(test)]
+mod lead_log;
+mod lead_time;
 mod leadership;
 pub mod lease;
 mod log_cache;

@@ -14,6 +14,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 use tokio::sync::watch;
 
 /// What an entry takes in memory for each encoded byte: the decoded form has structures and allocations of its own.
@@ -35,6 +36,9 @@ struct Inner {
     sync_times: VecDeque<(u64, Mono)>,
     /// Largest stamp ever seen in this log, truncated tails included.
     last_stamp: Timestamp,
+    /// The last stamped entry of the log, and the lead time that it carries; `None`: the log has none, or which one it is
+    /// after a truncation was not said yet.
+    last_lead: Option<(u64, Duration)>,
 }
 
 impl Inner {
@@ -164,6 +168,7 @@ impl LogCache {
             end = Some(entry.log_id.index + 1);
             if let RaftPayload::Normal(command) = &entry.payload {
                 inner.last_stamp = inner.last_stamp.max(command.last_ts());
+                inner.last_lead = Some((entry.log_id.index, command.lead()));
             }
             inner.bytes += size;
             inner.entries.push_back((entry, size));
@@ -186,13 +191,24 @@ impl LogCache {
         self.synced.send_replace(end);
     }
 
-    /// Drops entries from `index` on.
+    /// The index of the last stamped entry of the log, applied or not, and the lead time that it carries (rule K2).
+    pub(crate) fn last_lead(&self) -> Option<(u64, Duration)> {
+        self.lock().last_lead
+    }
+
+    /// Which entry of the log is the last stamped one: when it was opened, and after a truncation.
+    pub(crate) fn set_last_lead(&self, last: Option<(u64, Duration)>) {
+        self.lock().last_lead = last;
+    }
+
+    /// Drops entries from `index` on. Which stamped entry is the last one then is to be said afterwards.
     pub(crate) fn truncate_from(&self, index: u64) {
         let mut inner = self.lock();
         while let Some((_, size)) = inner.entries.pop_back_if(|(e, _)| e.log_id.index >= index) {
             inner.bytes -= size;
             self.memory.give_back(size);
         }
+        inner.last_lead = inner.last_lead.filter(|(last, _)| *last < index);
         for end in &mut inner.pending {
             *end = (*end).min(index);
         }
@@ -277,8 +293,8 @@ mod tests {
 
     fn entry(index: u64, ts: u64) -> (RaftEntry, usize) {
         let log_id = RaftLogId { leader_id: RaftLeaderId { term: 1, node_id: 1 }, index };
-        let command =
-            pb::Command { ts, body: Some(pb::command::Body::Barrier(pb::command::Barrier {})), origins: Vec::new() };
+        let body = Some(pb::command::Body::Barrier(pb::command::Barrier {}));
+        let command = pb::Command { ts, body, lead_ns: ts * 10, ..pb::Command::default() };
         (RaftEntry { log_id, payload: RaftPayload::Normal(Command::new(command)) }, 100)
     }
 
@@ -346,6 +362,21 @@ mod tests {
         cache.append([entry(0, 7)]);
         cache.truncate_from(0);
         assert_eq!(cache.last_stamp(), Timestamp(7));
+    }
+
+    #[test]
+    fn the_last_lead_time_is_that_of_the_last_entry_that_is_left() {
+        let cache = cache(0, Timestamp::ZERO);
+        assert_eq!(cache.last_lead(), None);
+        cache.append([entry(0, 1), entry(1, 2), entry(2, 3)]);
+        assert_eq!(cache.last_lead(), Some((2, Duration::from_nanos(30))));
+        cache.truncate_from(5);
+        assert_eq!(cache.last_lead(), Some((2, Duration::from_nanos(30))));
+        cache.truncate_from(2);
+        assert_eq!(cache.last_lead(), None, "the log has to be asked");
+        cache.set_last_lead(Some((1, Duration::from_nanos(20))));
+        cache.purge(1);
+        assert_eq!(cache.last_lead(), Some((1, Duration::from_nanos(20))), "what is applied is newer, if it differs");
     }
 
     #[test]

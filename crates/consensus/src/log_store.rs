@@ -21,6 +21,7 @@ use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, Range, RangeBounds};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::Notify;
 
 /// Most encoded bytes of entries in one append request: well below the transport's message limit.
@@ -73,9 +74,11 @@ impl LogStore {
         tell: &Acceptances,
     ) -> io::Result<Self> {
         let next = log.last_index().map_err(storage_io)?.map_or(0, |i| i + 1);
-        let stamp = last_stamp_in(&log, next)?.max(applied_stamp);
+        let last = last_stamped_in(&log, next)?;
+        let stamp = last.map_or(Timestamp::ZERO, |last| last.ts).max(applied_stamp);
         let purged = decode_log_id(log.purged().map_err(storage_io)?)?.map_or(0, |id| id.index + 1);
         let cache = LogCache::new(next.max(purged), stamp, &memory.log);
+        cache.set_last_lead(last.map(|last| (last.index, last.lead)));
         let vote = decode_vote(log.vote().map_err(storage_io)?)?.map(|vote| vote.leader_id);
         let acceptor = Acceptor::new(log.shard(), vote, tell.clone());
         Ok(Self { log, cache, acceptor, space, backlog: memory.backlog.clone(), flush_due: Arc::default() })
@@ -115,20 +118,30 @@ impl LogStore {
     }
 }
 
-/// Stamps go up along a log (rule S3), so its last stamped entry has the largest.
-fn last_stamp_in(log: &RaftLog, next: u64) -> io::Result<Timestamp> {
+/// The last stamped entry of a log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct LastStamped {
+    index: u64,
+    /// Its last stamp. Stamps go up along a log (rule S3), so it is the largest there.
+    ts: Timestamp,
+    /// The lead time that it carries (rule K2).
+    lead: Duration,
+}
+
+/// Of the entries below `next`.
+fn last_stamped_in(log: &RaftLog, next: u64) -> io::Result<Option<LastStamped>> {
     let first = log.first_index().map_err(storage_io)?.unwrap_or(next);
     let mut end = next;
     while end > first {
         let start = end.saturating_sub(TAIL_STEP).max(first);
-        for (_, bytes) in log.read(start..end, usize::MAX).map_err(storage_io)?.into_iter().rev() {
+        for (index, bytes) in log.read(start..end, usize::MAX).map_err(storage_io)?.into_iter().rev() {
             if let RaftPayload::Normal(command) = decode_entry(bytes)?.payload {
-                return Ok(command.last_ts());
+                return Ok(Some(LastStamped { index, ts: command.last_ts(), lead: command.lead() }));
             }
         }
         end = start;
     }
-    Ok(Timestamp::ZERO)
+    Ok(None)
 }
 
 fn bounds(range: &impl RangeBounds<u64>, end: u64) -> Range<u64> {
@@ -260,6 +273,10 @@ impl RaftLogStorage<Raftish> for LogStore {
         self.acceptor.truncated(from);
         self.backlog.truncated(self.log.shard(), from);
         self.log.truncate_from(from).map_err(storage_io)?;
+        if self.cache.last_lead().is_none() {
+            let last = last_stamped_in(&self.log, from)?;
+            self.cache.set_last_lead(last.map(|last| (last.index, last.lead)));
+        }
         emit(|| Event::Truncated { shard: self.log.shard(), from });
         Ok(())
     }

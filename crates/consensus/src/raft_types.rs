@@ -8,6 +8,7 @@ use meridian_types::{ShardId, Timestamp};
 use prost::Message as _;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// Meridian's instantiation of openraft.
@@ -103,6 +104,11 @@ impl Command {
     /// The last stamp of the command: it holds one per mutation, and at least one.
     pub(crate) fn last_ts(&self) -> Timestamp {
         Timestamp(self.message.ts.saturating_add(self.stamps() - 1))
+    }
+
+    /// The shard's lead time from this command on.
+    pub(crate) fn lead(&self) -> Duration {
+        Duration::from_nanos(self.message.lead_ns)
     }
 
     /// Whether it carries clients' requests.

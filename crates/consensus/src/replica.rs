@@ -1,5 +1,6 @@
 //! One replica of one shard: a Raft group's member on this node, and what it may answer.
 
+mod lead;
 mod moving;
 mod tasks;
 
@@ -277,22 +278,25 @@ impl Replica {
         Ok(Commit { outcome: decision.outcome, times })
     }
 
-    /// At the leader: reads at the newest applied state, linearizably. `read` gets the timestamp to read at and
-    /// is called once; its answer stands only if this function returns `Ok`.
+    /// At the leader: reads the newest applied state, linearizably, but nothing above `upto`, which is not below true time
+    /// when the read was asked for. `read` gets the timestamp to read at and is called once; its answer stands only if
+    /// this function returns `Ok`.
     pub async fn read_linearizable<T>(
         &self,
         span: &KeySpan,
+        upto: Timestamp,
         read: impl FnOnce(Timestamp) -> T,
     ) -> Result<(T, Timestamp), ConsensusError> {
         let began = mark();
         let leadership = self.open_leadership().await?;
         let since = Moment::now(&self.clock);
         leadership.while_leading(self.applied_up_to(leadership.read_point(span))).await?;
-        let at = self.safe.applied();
+        let applied = self.safe.applied();
+        let at = applied.min(upto);
         let answer = read(at);
         // Leadership is proven after the data was read (R6).
         leadership.prove(since).await?;
-        self.answered(ReadKind::Linearizable, at, at, span, began);
+        self.answered(ReadKind::Linearizable, at, applied, span, began);
         Ok((answer, at))
     }
 
@@ -372,7 +376,8 @@ impl Replica {
         if !self.clock.is_safe() {
             return Err(ConsensusError::ClockUnsafe);
         }
-        let limit = self.clock.now().latest.plus(self.max_offset);
+        // Timestamps of this shard are ahead by its lead time (S6).
+        let limit = self.clock.now().latest.plus(self.max_offset).plus(self.lead_time());
         let refused = ts > limit && !sabotaged(Sabotage::AcceptFuture);
         if refused { Err(ConsensusError::FutureTimestamp { ts, limit }) } else { Ok(()) }
     }
@@ -602,6 +607,7 @@ impl Replica {
             safe: self.safe.clone(),
             acks: self.acks.clone(),
             lease: if sabotaged(Sabotage::OverlongLease) { self.timing.promise() * 2 } else { self.timing.lease() },
+            lead: self.lead_in_log(),
         }
     }
 }

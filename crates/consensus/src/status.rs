@@ -67,6 +67,8 @@ pub struct ReplicaStatus {
     pub lease_left: Option<Duration>,
     /// Entries in flight, at the leader.
     pub in_flight: usize,
+    /// How far ahead of its clock the leader closes, as far as this replica has applied; zero: it does not.
+    pub lead_time: Duration,
 }
 
 impl Replica {
@@ -99,6 +101,7 @@ impl Replica {
             safe_lag: self.clock().now().latest.since(safe_ts),
             lease_left: leadership.as_ref().and_then(|l| l.lease_left()),
             in_flight: leadership.map_or(0, |l| l.in_flight()),
+            lead_time: self.lead_time(),
         }
     }
 }

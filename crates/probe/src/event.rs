@@ -5,6 +5,7 @@
 //! which node's turn it is.
 
 use meridian_types::{KeySpan, LeaderId, LogId, NodeId, RequestId, ShardId, Timestamp};
+use std::time::Duration;
 
 /// A fingerprint of bytes, to compare what two replicas have (FNV-1a, 64 bits).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -35,6 +36,8 @@ pub enum ReadKind {
     ReadIndex,
     /// The newest state, at a follower that has the leader's read index.
     Followed,
+    /// The newest state that the reader's clock has to know, at a replica that is safe there: nobody was asked.
+    Ahead,
     /// At a timestamp that the caller chose.
     Snapshot,
     /// At most so old.
@@ -186,6 +189,15 @@ pub enum Event {
         ts: Timestamp,
         /// The floor from then on, unless it was higher before.
         floor: Timestamp,
+    },
+    /// This replica applied an entry that changes the shard's lead time.
+    LeadTime {
+        /// The shard.
+        shard: ShardId,
+        /// The entry's stamp.
+        ts: Timestamp,
+        /// How far ahead of its clock a leader may close from then on.
+        lead: Duration,
     },
     /// A compaction that leaves out old versions begins on this node.
     Collecting {

@@ -160,6 +160,12 @@ sabotages! {
     AppendOnFullDisk "full disk",
     /// An entry counts as applied, and its outcomes are sent, before its effects can be read.
     ReplyBeforeVisible "I2",
+    /// A larger lead time is closed with before the entry that brings it is committed.
+    LeadBeforeCommit "K1",
+    /// A new leader's first stamp does not leap over what older ones may have closed ahead of their clocks.
+    IgnoreLeadTime "K2",
+    /// A replica answers a linearizable read of a `global-reads` table at its own `latest`, safe or not.
+    ReadBeyondSafeTime "K3",
 }
 
 /// Whether this behaviour is switched on. Always false outside tests.

@@ -9,6 +9,7 @@ use crate::collect;
 use crate::config::{FormConfig, NodeConfig};
 use crate::host::Host;
 use crate::join::{self, introduction};
+use crate::lead;
 use crate::machine::ShardMachine;
 use crate::node::StartError;
 use futures::FutureExt;
@@ -164,7 +165,7 @@ pub async fn boot(config: NodeConfig, environment: Environment) -> Result<Booted
     let (routes, health) = routes(&ctx).await?;
     let first = config.form.as_ref().map(|f| f.first);
     let (gossip, telling) = (ctx.gossip.clone(), ctx.clone());
-    let work: [BoxFuture<'static, ()>; 8] = [
+    let work: [BoxFuture<'static, ()>; 9] = [
         watch_disk(ctx.store.clone()).boxed(),
         async move { gossip.run().await }.boxed(),
         async move { telling.acceptances.run(telling.replicas.cluster().clone(), telling.peers.clone()).await }.boxed(),
@@ -172,6 +173,7 @@ pub async fn boot(config: NodeConfig, environment: Environment) -> Result<Booted
         Host::new(ctx.clone(), membership.max_offset).run().boxed(),
         balance::run(ctx.clone(), first).boxed(),
         collect::run(ctx.clone()).boxed(),
+        lead::run(ctx.clone()).boxed(),
         register(ctx.clone(), config, incarnation).boxed(),
     ];
     let mut tasks = JoinSet::new();

@@ -15,6 +15,7 @@ mod host;
 mod incoming;
 mod join;
 pub mod layout;
+mod lead;
 mod machine;
 mod memory;
 mod node;

@@ -84,6 +84,34 @@ pub fn write(
     Some(one_round_trip_write(rtts, origin, leader, voters).map_or(classic, |early| early.min(classic)))
 }
 
+/// The least lead time with which every replica serves linearizable reads by itself (rule K4, round trips only): what is
+/// stamped has to be chosen, and known to be at the farthest replica.
+///
+/// * Shape: `replicas` has the region of every replica, voters included; several may share one.
+pub fn lead_time(
+    rtts: &impl RoundTrips,
+    leader: &RegionId,
+    voters: &[RegionId],
+    replicas: &[RegionId],
+) -> Option<Duration> {
+    let ways = replicas.iter().map(|replica| served_in(rtts, leader, replica)).collect::<Option<Vec<_>>>()?;
+    Some(quorum_rtt(rtts, leader, voters)? + ways.into_iter().max().unwrap_or_default() / 2)
+}
+
+/// The least that a write takes from `origin` where the leader closes ahead of its clock: on its way to the leader, and
+/// then until its timestamp is past, which is the lead time ahead; or as long as any write takes, if that is longer.
+pub fn leading_write(
+    rtts: &impl RoundTrips,
+    origin: &RegionId,
+    leader: &RegionId,
+    voters: &[RegionId],
+    replicas: &[RegionId],
+) -> Option<Duration> {
+    let write = write(rtts, origin, leader, voters, replicas.contains(origin))?;
+    let waits = served_in(rtts, origin, leader)? / 2 + lead_time(rtts, leader, voters, replicas)?;
+    Some(write.max(waits))
+}
+
 /// An operation from `origin` that is served in, or has to ask, the region `server`: the server may be the gateway itself.
 pub fn served_in(rtts: &impl RoundTrips, origin: &RegionId, server: &RegionId) -> Option<Duration> {
     if origin == server { Some(Duration::ZERO) } else { rtts.round_trip(origin, server) }
@@ -152,6 +180,21 @@ mod tests {
         let four = regions(&["us", "eu", "ap", "west"]);
         let early = one_round_trip_write(&rtts, &"ap".into(), &"us".into(), &four);
         assert_eq!(early, Some(Duration::from_millis(150)));
+    }
+
+    #[test]
+    fn a_lead_time_covers_the_quorum_and_the_way_to_the_farthest_replica() {
+        let three = regions(&["us", "eu", "ap"]);
+        let ms = |d: Option<Duration>| d.unwrap().as_millis();
+        assert_eq!(ms(lead_time(&rtts, &"us".into(), &three, &three)), 70 + 70);
+        assert_eq!(ms(lead_time(&rtts, &"ap".into(), &three, &three)), 140 + 105);
+        let learner = regions(&["us", "west", "eu", "ap"]);
+        assert_eq!(ms(lead_time(&rtts, &"us".into(), &regions(&["us", "west", "eu"]), &learner)), 60 + 70);
+        for (origin, expected) in [("us", 140), ("eu", 35 + 140), ("ap", 70 + 140)] {
+            let write = leading_write(&rtts, &origin.into(), &"us".into(), &three, &three);
+            assert_eq!(ms(write), expected, "{origin}");
+        }
+        assert_eq!(lead_time(&rtts, &"us".into(), &three, &regions(&["mars"])), None);
     }
 
     #[test]

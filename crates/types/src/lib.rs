@@ -8,6 +8,7 @@ mod error;
 pub mod floor;
 mod ids;
 mod key;
+pub mod lead_time;
 mod limits;
 mod memory;
 mod placement;

@@ -13,6 +13,14 @@ pub enum Placement {
         /// Region losses to survive: `2 * survive + 1` voter regions. At least 1.
         survive: u32,
     },
+    /// As [`Placement::Global`], with a lead time: the leader closes timestamps ahead of its clock, so that every region
+    /// serves linearizable reads from its own replica without a message, and writes wait out what was closed.
+    GlobalReads {
+        /// As in [`Placement::Global`].
+        leader: Vec<RegionId>,
+        /// As in [`Placement::Global`].
+        survive: u32,
+    },
     /// Voters in the home region, learners elsewhere.
     Regional {
         /// The home region.
@@ -26,32 +34,44 @@ pub enum Placement {
 pub struct BadPlacement(pub String);
 
 impl Placement {
-    /// Reads `global`, `global:REGION[,REGION...]` or `regional:HOME`.
+    /// Whether the table's leader closes timestamps ahead of its clock.
+    pub fn has_lead_time(&self) -> bool {
+        match self {
+            Self::GlobalReads { .. } => true,
+            Self::Global { .. } | Self::Regional { .. } => false,
+        }
+    }
+
+    /// Reads `global`, `global:REGION[,REGION...]`, `global-reads`, `global-reads:REGION[,REGION...]` or `regional:HOME`.
     pub fn parse(text: &str) -> Result<Self, BadPlacement> {
         let bad = |why: String| Err(BadPlacement(why));
         let (kind, rest) = text.split_once(':').unwrap_or((text, ""));
+        let regions = || rest.split(',').map(str::trim).filter(|r| !r.is_empty()).map(RegionId::from).collect();
         match (kind, rest) {
-            ("global", rest) => {
-                let leader = rest.split(',').map(str::trim).filter(|r| !r.is_empty()).map(RegionId::from).collect();
-                Ok(Self::Global { leader, survive: 1 })
-            }
+            ("global", _) => Ok(Self::Global { leader: regions(), survive: 1 }),
+            ("global-reads", _) => Ok(Self::GlobalReads { leader: regions(), survive: 1 }),
             ("regional", "") => bad("`regional` needs its home region: `regional:REGION`".into()),
             ("regional", home) => Ok(Self::Regional { home: home.into() }),
-            _ => bad(format!("`{text}` is none of `global`, `global:REGION,...`, `regional:REGION`")),
+            _ => bad(format!(
+                "`{text}` is none of `global`, `global:REGION,...`, `global-reads`, `global-reads:REGION,...`, \
+                 `regional:REGION`"
+            )),
         }
     }
 }
 
 impl fmt::Display for Placement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Global { leader, .. } if leader.is_empty() => f.write_str("global"),
-            Self::Global { leader, .. } => {
-                let names: Vec<_> = leader.iter().map(RegionId::as_str).collect();
-                write!(f, "global:{}", names.join(","))
-            }
-            Self::Regional { home } => write!(f, "regional:{home}"),
+        let (preset, leader) = match self {
+            Self::Global { leader, .. } => ("global", leader),
+            Self::GlobalReads { leader, .. } => ("global-reads", leader),
+            Self::Regional { home } => return write!(f, "regional:{home}"),
+        };
+        if leader.is_empty() {
+            return f.write_str(preset);
         }
+        let names: Vec<_> = leader.iter().map(RegionId::as_str).collect();
+        write!(f, "{preset}:{}", names.join(","))
     }
 }
 
@@ -61,8 +81,12 @@ mod tests {
 
     #[test]
     fn text_round_trips() {
-        for text in ["global", "global:us-east", "global:us-east,eu-west", "regional:eu-west"] {
-            assert_eq!(Placement::parse(text).unwrap().to_string(), text);
+        let leads = ["global-reads", "global-reads:us-east", "global-reads:us-east,eu-west"].map(|text| (text, true));
+        let others =
+            ["global", "global:us-east", "global:us-east,eu-west", "regional:eu-west"].map(|text| (text, false));
+        for (text, has_lead_time) in leads.into_iter().chain(others) {
+            let placement = Placement::parse(text).unwrap();
+            assert_eq!((placement.to_string(), placement.has_lead_time()), (text.to_owned(), has_lead_time));
         }
         assert!(Placement::parse("regional").is_err());
         assert!(Placement::parse("everywhere").is_err());

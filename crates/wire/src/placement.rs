@@ -9,10 +9,12 @@ const DEFAULT_SURVIVE: u32 = 1;
 /// To the wire.
 pub fn encode(placement: &Placement) -> pb::Placement {
     let preset = match placement {
-        Placement::Global { leader, survive } => Preset::Global(pb::placement::Global {
-            leader: leader.iter().map(|r| r.as_str().to_owned()).collect(),
-            survive: *survive,
-        }),
+        Placement::Global { leader, survive } => {
+            Preset::Global(pb::placement::Global { leader: names(leader), survive: *survive })
+        }
+        Placement::GlobalReads { leader, survive } => {
+            Preset::GlobalReads(pb::placement::GlobalReads { leader: names(leader), survive: *survive })
+        }
         Placement::Regional { home } => Preset::Regional(pb::placement::Regional { home: home.as_str().to_owned() }),
     };
     pb::Placement { preset: Some(preset) }
@@ -24,12 +26,24 @@ pub fn encode(placement: &Placement) -> pb::Placement {
 pub fn decode(message: Option<pb::Placement>) -> Result<Placement, Error> {
     match message.and_then(|m| m.preset) {
         None => Ok(Placement::Global { leader: Vec::new(), survive: DEFAULT_SURVIVE }),
-        Some(Preset::Global(g)) => Ok(Placement::Global {
-            leader: g.leader.into_iter().map(region).collect::<Result<_, _>>()?,
-            survive: if g.survive == 0 { DEFAULT_SURVIVE } else { g.survive },
-        }),
+        Some(Preset::Global(g)) => Ok(Placement::Global { leader: regions(g.leader)?, survive: survive(g.survive) }),
+        Some(Preset::GlobalReads(g)) => {
+            Ok(Placement::GlobalReads { leader: regions(g.leader)?, survive: survive(g.survive) })
+        }
         Some(Preset::Regional(r)) => Ok(Placement::Regional { home: region(r.home)? }),
     }
+}
+
+fn names(regions: &[RegionId]) -> Vec<String> {
+    regions.iter().map(|r| r.as_str().to_owned()).collect()
+}
+
+fn regions(names: Vec<String>) -> Result<Vec<RegionId>, Error> {
+    names.into_iter().map(region).collect()
+}
+
+fn survive(said: u32) -> u32 {
+    if said == 0 { DEFAULT_SURVIVE } else { said }
 }
 
 fn region(name: String) -> Result<RegionId, Error> {
@@ -45,7 +59,9 @@ mod tests {
 
     #[test]
     fn presets_round_trip() {
-        for text in ["global", "global:us-east,eu-west", "regional:eu-west"] {
+        for text in
+            ["global", "global:us-east,eu-west", "global-reads", "global-reads:us-east,eu-west", "regional:eu-west"]
+        {
             let placement = Placement::parse(text).unwrap();
             assert_eq!(decode(Some(encode(&placement))), Ok(placement));
         }
@@ -58,6 +74,8 @@ mod tests {
         let default = Placement::parse("global").unwrap();
         assert_eq!(decode(Some(message)), Ok(default.clone()));
         assert_eq!(decode(None), Ok(default));
+        let reads = Preset::GlobalReads(pb::placement::GlobalReads::default());
+        assert_eq!(decode(Some(pb::Placement { preset: Some(reads) })), Ok(Placement::parse("global-reads").unwrap()));
     }
 
     #[test]

@@ -73,6 +73,13 @@ pub(crate) struct TablePlan {
     pub(crate) split: bool,
 }
 
+impl TablePlan {
+    /// Whether linearizable reads of it are answered at the clocks of those who are asked.
+    pub(crate) fn is_read_ahead(&self) -> bool {
+        self.placement.starts_with("global-reads")
+    }
+}
+
 /// Everything that a seed decides.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
@@ -198,6 +205,7 @@ impl Plan {
             clocks_break,
         };
         plan.faults = faults(&mut rng, &plan);
+        plan.tables.extend(global_reads(seed, regions));
         plan.fill_disks(wish);
         plan
     }
@@ -272,6 +280,14 @@ fn tables(rng: &mut ChaCha8Rng, regions: usize) -> Vec<TablePlan> {
         tables.push(TablePlan { name: "gamma", placement: format!("regional:{}", region(rng)), split: false });
     }
     tables
+}
+
+/// A table whose leader closes ahead of its clock, in half of the seeds. Drawn apart from everything else.
+fn global_reads(seed: u64, regions: usize) -> Option<TablePlan> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed ^ 0x006c_6561_6421);
+    let leader = REGIONS[rng.random_range(0..regions)];
+    let split = rng.random_ratio(1, 3);
+    rng.random::<bool>().then(|| TablePlan { name: "delta", placement: format!("global-reads:{leader}"), split })
 }
 
 /// A sequence of faults, each undone before the storm ends.

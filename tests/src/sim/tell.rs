@@ -91,6 +91,9 @@ fn event_text(event: &Event, start: u64) -> String {
         Event::FloorRaised { shard, ts, floor } => {
             format!("raises the floor of {shard} to {} by the entry {}", at(*floor, start), at(*ts, start))
         }
+        Event::LeadTime { shard, ts, lead } => {
+            format!("sets the lead time of {shard} to {lead:?} by the entry {}", at(*ts, start))
+        }
         Event::Collecting { shard, floor } => format!("collects {shard} below {}", at(*floor, start)),
         Event::Closed { shard, leader, closed, position } => {
             format!("as {leader} of {shard}: closes {} at position {}", at(*closed, start), at(*position, start))

@@ -118,7 +118,7 @@ pub(crate) mod tests {
         rtts.insert(us.clone(), eu.clone(), Duration::from_millis(70));
         let both = vec![us.clone(), eu.clone()];
         let shards = vec![ShardPlacement { leader: Some(us.clone()), voters: both.clone(), replicas: both }];
-        let floors = Floors { rtts, shards };
+        let floors = Floors { rtts, shards, lead_time: false };
         let mut near = Tally::default();
         near.succeed(Measured::Write, None, Duration::from_micros(70_016), None);
         near.fail(Measured::Write, None, Reason::NoQuorum);

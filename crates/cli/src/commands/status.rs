@@ -163,7 +163,7 @@ fn rtt_table(status: &pb::GetStatusReply) -> String {
 fn shards_table(status: &pb::GetStatusReply) -> String {
     let mut replicas: Vec<_> = status.nodes.iter().flat_map(|n| n.shards.iter().map(move |s| (n, s))).collect();
     replicas.sort_by_key(|(node, shard)| (shard.shard, node.node));
-    let mut t = output::table(["shard", "table", "node", "region", "role", "term", "log", "safe lag", "lease"]);
+    let mut t = output::table(["shard", "table", "node", "region", "role", "term", "log", "safe lag", "lease", "lead"]);
     for (node, shard) in replicas {
         let table = if shard.shard == ShardId::CATALOG.0 { "(catalog)" } else { &shard.table };
         let positions = format!("{} / {} / {} / {}", shard.log_last, shard.committed, shard.applied, shard.durable);
@@ -177,6 +177,7 @@ fn shards_table(status: &pb::GetStatusReply) -> String {
             number(positions),
             number(if shard.safe_ts == 0 { "-".into() } else { short_ns(shard.safe_lag_ns) }),
             number(if shard.lease_left_ns == 0 { String::new() } else { short_ns(shard.lease_left_ns) }),
+            number(if shard.lead_time_ns == 0 { String::new() } else { short_ns(shard.lead_time_ns) }),
         ]);
     }
     t.to_string()
@@ -260,6 +261,7 @@ fn shard_json(shard: &pb::ShardStatus) -> Value {
         "safe_ts": shard.safe_ts,
         "safe_lag_ns": shard.safe_lag_ns,
         "lease_left_ns": shard.lease_left_ns,
+        "lead_time_ns": shard.lead_time_ns,
     })
 }
 

@@ -57,11 +57,15 @@ const PLACEMENTS: &str = "\
 Placements:
   global             voters in three or more regions; the leader where the quorum is nearest
   global:us-east     the same, led from us-east if it can be
+  global-reads       as global, and every region serves linearizable reads by itself, without a message; writes wait as
+                     long as that takes to prepare: a quorum's round trip and the way to the farthest region
+  global-reads:us-east  the same, led from us-east if it can be
   regional:eu-west   voters only in eu-west, readable copies in the other regions";
 
 const EXAMPLES: &str = "\
 Examples:
   meridian table create cities --placement global:us-east
+  meridian table create currencies --placement global-reads:us-east
   meridian table create people --placement regional:eu-west --split g --split p
   meridian table describe cities";
 

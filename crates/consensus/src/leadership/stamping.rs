@@ -3,7 +3,7 @@
 //! One task stamps everything of a leadership, proposals and barriers, and hands it over in the order of the stamps: log
 //! order is stamp order because nobody comes in between (S1). Completions are awaited by tasks of their own.
 
-use super::{Decision, Leadership, Proposal, Stage};
+use super::{Decision, Leadership, Proposal, Stage, Stamp, lead};
 use crate::delay::delay;
 use crate::error::{ConsensusError, NotLeader};
 use crate::memory::Charge;
@@ -27,21 +27,30 @@ const BATCH_BYTES_MAX: usize = 512 << 10;
 /// Pause before a barrier that was refused is stamped again.
 const BARRIER_RETRY: Duration = Duration::from_millis(20);
 
+/// What becomes of an entry that was handed over.
+pub(super) type Handed = oneshot::Receiver<Completion<ClientWriteResult<Raftish>>>;
+
 impl Leadership {
-    async fn hand_over_barrier(
-        &self,
-    ) -> Result<(Timestamp, oneshot::Receiver<Completion<ClientWriteResult<Raftish>>>), ConsensusError> {
-        let ts = self.stamp(|s| s.stamp_barrier(self.parts.clock.now().latest));
-        let body = Some(pb::command::Body::Barrier(pb::command::Barrier {}));
-        let done = self.hand_over(pb::Command { ts: ts.0, body, origins: Vec::new() }).await?;
-        Ok((ts, done))
+    async fn hand_over_barrier(&self) -> Result<(Timestamp, Handed), ConsensusError> {
+        let stamp = self.stamp(|s| s.stamp_barrier(self.parts.clock.now().latest));
+        let done = self.hand_over_empty(stamp).await?;
+        Ok((stamp.ts, done))
+    }
+
+    /// Hands an entry over that has nothing but its stamp and lead time.
+    pub(super) async fn hand_over_empty(&self, stamp: Stamp) -> Result<Handed, ConsensusError> {
+        self.hand_over(stamp, pb::command::Body::Barrier(pb::command::Barrier {}), Vec::new()).await
     }
 
     /// Hands a stamped entry to openraft, fenced to this leadership (S1).
     async fn hand_over(
         &self,
-        command: pb::Command,
-    ) -> Result<oneshot::Receiver<Completion<ClientWriteResult<Raftish>>>, ConsensusError> {
+        stamp: Stamp,
+        body: pb::command::Body,
+        origins: Vec<u64>,
+    ) -> Result<Handed, ConsensusError> {
+        let lead_ns = u64::try_from(stamp.lead.as_nanos()).unwrap_or(u64::MAX);
+        let command = pb::Command { ts: stamp.ts.0, body: Some(body), origins, lead_ns };
         let (responder, done) = EntryResponder::new(self.parts.shard);
         let mut write = self.parts.raft.write(Command::new(command)).responder(responder);
         if sabotaged(Sabotage::ProposeUnfenced) {
@@ -75,12 +84,12 @@ impl Leadership {
         }
         // Sampled after the last request of the batch was taken from the queue (S2).
         let latest = early.unwrap_or_else(|| self.parts.clock.now().latest);
-        let ts = self.stamp(|s| s.stamp(latest, floor, mutations.len() as u64, span));
-        let body = Some(pb::command::Body::Mutations(pb::Mutations { mutations }));
+        let stamp = self.stamp(|s| s.stamp(latest, floor, mutations.len() as u64, span));
+        let body = pb::command::Body::Mutations(pb::Mutations { mutations });
         let handed = Mono::now();
-        match self.hand_over(pb::Command { ts: ts.0, body, origins: origins.into_iter().collect() }).await {
+        match self.hand_over(stamp, body, origins.into_iter().collect()).await {
             Ok(done) => {
-                tokio::spawn(complete(self.clone(), ts, done, waiting, handed, charges));
+                tokio::spawn(complete(self.clone(), stamp.ts, done, waiting, handed, charges));
             }
             Err(e) => {
                 let why = e.to_string();
@@ -100,35 +109,29 @@ fn refuse(proposals: impl IntoIterator<Item = Proposal>, why: impl Fn() -> Conse
 }
 
 /// The stamping task of one leadership. Ends when the leadership is dropped; what is still queued then was not stamped.
-pub(super) async fn run(
-    this: Weak<Leadership>,
-    mut queue: mpsc::Receiver<Proposal>,
-    barriers: BarrierQueue,
-    floors: mpsc::Receiver<Timestamp>,
-) {
-    stamp_all(this, &mut queue, barriers, floors).await;
+pub(super) async fn run(this: Weak<Leadership>, mut queue: mpsc::Receiver<Proposal>, orders: Orders) {
+    stamp_all(this, &mut queue, orders).await;
     queue.close();
     refuse(std::iter::from_fn(|| queue.try_recv().ok()), || NotLeader { hint: None }.into());
 }
 
-async fn stamp_all(
-    this: Weak<Leadership>,
-    queue: &mut mpsc::Receiver<Proposal>,
-    mut barriers: BarrierQueue,
-    mut floors: mpsc::Receiver<Timestamp>,
-) {
+async fn stamp_all(this: Weak<Leadership>, queue: &mut mpsc::Receiver<Proposal>, mut orders: Orders) {
     loop {
         let early = sabotaged(Sabotage::StampBeforeQueue).then(|| this.upgrade()).flatten();
         let early = early.map(|this| this.parts.clock.now().latest);
         tokio::select! {
             biased;
-            wanted = barriers.recv() => {
+            wanted = orders.barriers.recv() => {
                 let (Some(answer), Some(this)) = (wanted, this.upgrade()) else { return };
                 barrier(&this, answer).await;
             }
-            floor = floors.recv() => {
+            floor = orders.floors.recv() => {
                 let (Some(floor), Some(this)) = (floor, this.upgrade()) else { return };
                 raise_floor(&this, floor).await;
+            }
+            to = orders.leads.recv() => {
+                let (Some(to), Some(this)) = (to, this.upgrade()) else { return };
+                lead::change(&this, to).await;
             }
             first = queue.recv() => {
                 let Some(first) = first else { return };
@@ -152,7 +155,15 @@ fn fill(first: Proposal, queue: &mut mpsc::Receiver<Proposal>) -> Vec<Proposal> 
     batch
 }
 
-pub(super) type BarrierQueue = mpsc::Receiver<oneshot::Sender<Result<Timestamp, ConsensusError>>>;
+/// What the stamping task hands over beside proposals.
+pub(super) struct Orders {
+    /// Barriers; the answer says what became of them.
+    pub(super) barriers: mpsc::Receiver<oneshot::Sender<Result<Timestamp, ConsensusError>>>,
+    /// GC floors.
+    pub(super) floors: mpsc::Receiver<Timestamp>,
+    /// Lead times.
+    pub(super) leads: mpsc::Receiver<Duration>,
+}
 
 /// Hands a barrier over; what becomes of it is said once it is applied, or will not be.
 async fn barrier(this: &Arc<Leadership>, answer: oneshot::Sender<Result<Timestamp, ConsensusError>>) {
@@ -193,13 +204,13 @@ async fn raise_floor(this: &Arc<Leadership>, floor: Timestamp) {
         return;
     }
     // It touches nothing that may be read: whoever reads below the floor is refused once it is applied.
-    let ts = this.stamp(|s| s.stamp(this.parts.clock.now().latest, floor, 1, KeySpan::default()));
-    let body = Some(pb::command::Body::RaiseFloor(pb::command::RaiseFloor { floor: floor.0 }));
-    let Ok(done) = this.hand_over(pb::Command { ts: ts.0, body, origins: Vec::new() }).await else { return };
+    let stamp = this.stamp(|s| s.stamp(this.parts.clock.now().latest, floor, 1, KeySpan::default()));
+    let body = pb::command::Body::RaiseFloor(pb::command::RaiseFloor { floor: floor.0 });
+    let Ok(done) = this.hand_over(stamp, body, Vec::new()).await else { return };
     let this = this.clone();
     tokio::spawn(async move {
         if let Ok(Completion { result: Err(ClientWriteError::ForwardToLeader(_)), .. }) = done.await {
-            this.refused(ts);
+            this.refused(stamp.ts);
             this.want_barrier();
         }
     });

@@ -169,7 +169,8 @@ fn what_is_restored_is_what_was_there(machine: Machine) {
     let all: Vec<ShardId> = shards().iter().map(|scope| scope.shard).collect();
     assert_eq!(store.without_members().unwrap(), all);
     for scope in shards() {
-        let position = pb::ShardState { applied: Some(BIRTH), last_ts: AT.0, membership: None, gc_floor: AT.0 };
+        let position =
+            pb::ShardState { applied: Some(BIRTH), last_ts: AT.0, gc_floor: AT.0, ..pb::ShardState::default() };
         assert_eq!(store.data.view().shard_state(scope.shard).unwrap(), Some(position.clone()));
         assert_eq!(store.data.durable(scope.shard), Some(position));
         let log = store.raft.shard(scope.shard);

@@ -48,7 +48,7 @@ fn membership() -> pb::Membership {
 }
 
 fn command(ts: u64, body: pb::command::Body) -> pb::entry::Payload {
-    pb::entry::Payload::Command(pb::Command { ts, body: Some(body), origins: Vec::new() }.encode_to_vec().into())
+    pb::entry::Payload::Command(pb::Command { ts, body: Some(body), ..pb::Command::default() }.encode_to_vec().into())
 }
 
 /// Entries 1 to 6 of `KINDS`: one of each kind.
@@ -87,7 +87,9 @@ fn old(index: u64) -> pb::Entry {
 
 fn position() -> pb::ShardState {
     let membership = pb::StoredMembership { log_id: Some(log_id(1, 1, 1)), membership: Some(membership()) };
-    pb::ShardState { applied: Some(log_id(1, 1, 60)), last_ts: 500, membership: Some(membership), gc_floor: 17 }
+    let (applied, membership) = (Some(log_id(1, 1, 60)), Some(membership));
+    // The directory is older than lead times: they are absent, and read as none.
+    pb::ShardState { applied, last_ts: 500, membership, gc_floor: 17, lead_ns: 0 }
 }
 
 /// Key, timestamp and value; `None` is a tombstone.

@@ -122,12 +122,13 @@ fn transact() -> pb::TransactRequest {
     }
 }
 
-fn placements() -> [(&'static str, pb::Placement); 2] {
-    use pb::placement::{Global, Preset, Regional};
+fn placements() -> [(&'static str, pb::Placement); 3] {
+    use pb::placement::{Global, GlobalReads, Preset, Regional};
     let of = |preset| pb::Placement { preset: Some(preset) };
     [
         ("global", of(Preset::Global(Global { leader: vec!["us-east".into(), "eu-west".into()], survive: 2 }))),
         ("regional", of(Preset::Regional(Regional { home: "eu-west".into() }))),
+        ("global-reads", of(Preset::GlobalReads(GlobalReads { leader: vec!["us-east".into()], survive: 2 }))),
     ]
 }
 
@@ -142,7 +143,7 @@ fn table() -> pb::Table {
         preferred_leader: 2,
         quorum_rtt_ns: 70_000_000,
     };
-    let [(_, placement), _] = placements();
+    let [(_, placement), ..] = placements();
     pb::Table {
         id: 3,
         name: "t".into(),
@@ -170,6 +171,7 @@ pub(crate) fn node_status() -> pb::NodeStatus {
         lease_left_ns: 13,
         voter: true,
         timers: None,
+        lead_time_ns: 0,
     };
     let memory = pb::MemoryStatus {
         budget: 1,
@@ -246,6 +248,9 @@ pub(crate) fn fixtures() -> Vec<Fixture> {
     let timed = pb::ShardStatus { shard: 4, timers: Some(timers), ..pb::ShardStatus::default() };
     let counts = pb::NodeStatus { node: 2, traffic: vec![traffic], shards: vec![timed], ..pb::NodeStatus::default() };
     let counts_bytes = pb::GetStatusReply { nodes: vec![counts], ..pb::GetStatusReply::default() };
+    let leading = pb::ShardStatus { shard: 5, lead_time_ns: 190_000_000, ..pb::ShardStatus::default() };
+    let node = pb::NodeStatus { node: 3, shards: vec![leading], ..pb::NodeStatus::default() };
+    let leads = pb::GetStatusReply { nodes: vec![node], ..pb::GetStatusReply::default() };
     let created = |(variant, placement)| {
         let split_keys = vec!["g".into(), "m".into()];
         let request = pb::CreateTableRequest {
@@ -295,6 +300,7 @@ pub(crate) fn fixtures() -> Vec<Fixture> {
         fixture("meridian.v1.GetStatusReply", "all", status),
         fixture("meridian.v1.GetStatusReply", "log-waiting", log_waits),
         fixture("meridian.v1.GetStatusReply", "counts-bytes", counts_bytes),
+        fixture("meridian.v1.GetStatusReply", "lead-time", leads),
         fixture("meridian.v1.TransferLeaderRequest", "all", pb::TransferLeaderRequest { shard: 4, to: 2 }),
         fixture("meridian.v1.TransferLeaderReply", "all", pb::TransferLeaderReply {}),
     ];

@@ -39,8 +39,9 @@ fn mutation() -> pb::Mutation {
 fn entries() -> Vec<pb::Entry> {
     use pb::command::{Barrier, Body, RaiseFloor};
     use pb::entry::{Blank, Payload};
-    let command =
-        |ts, body| Payload::Command(pb::Command { ts, body: Some(body), origins: Vec::new() }.encode_to_vec().into());
+    let command = |ts, body| {
+        Payload::Command(pb::Command { ts, body: Some(body), ..pb::Command::default() }.encode_to_vec().into())
+    };
     let payloads = [
         Payload::Blank(Blank {}),
         Payload::Membership(membership()),
@@ -91,9 +92,18 @@ fn acceptances() -> pb::Acceptances {
 /// An entry whose origins count for themselves.
 fn counted_append() -> pb::AppendRequest {
     let body = Some(pb::command::Body::Mutations(pb::Mutations { mutations: vec![mutation()] }));
-    let command = pb::Command { ts: 101, body, origins: vec![2, 300] };
+    let command = pb::Command { ts: 101, body, origins: vec![2, 300], ..pb::Command::default() };
     let payload = Some(pb::entry::Payload::Command(command.encode_to_vec().into()));
     let entries = vec![pb::Entry { log_id: Some(log_id(42)), payload }];
+    pb::AppendRequest { entries, ..pb::AppendRequest::default() }
+}
+
+/// An entry of a shard whose leader closes ahead of its clock.
+fn leading_append() -> pb::AppendRequest {
+    let body = Some(pb::command::Body::Barrier(pb::command::Barrier {}));
+    let command = pb::Command { ts: 102, body, lead_ns: 190_000_000, ..pb::Command::default() };
+    let payload = Some(pb::entry::Payload::Command(command.encode_to_vec().into()));
+    let entries = vec![pb::Entry { log_id: Some(log_id(43)), payload }];
     pb::AppendRequest { entries, ..pb::AppendRequest::default() }
 }
 
@@ -231,7 +241,8 @@ fn snapshots() -> Vec<Fixture> {
     use pb::transfer_reply::Part as Said;
     use pb::transfer_request::Part as Asked;
     let membership = pb::StoredMembership { log_id: Some(log_id(1)), membership: Some(membership()) };
-    let state = pb::ShardState { applied: Some(log_id(60)), last_ts: 500, membership: Some(membership), gc_floor: 17 };
+    let (applied, membership) = (Some(log_id(60)), Some(membership));
+    let state = pb::ShardState { applied, last_ts: 500, membership, gc_floor: 17, lead_ns: 0 };
     let file = pb::SnapshotFile {
         name: "versions-000000.sst".into(),
         family: "versions".into(),
@@ -244,6 +255,10 @@ fn snapshots() -> Vec<Fixture> {
         snapshot_id: "s4-T300-n2-60-500".into(),
         state: Some(state),
         files: vec![file],
+    };
+    let leading = pb::SnapshotManifest {
+        state: Some(pb::ShardState { last_ts: 500, lead_ns: 190_000_000, ..pb::ShardState::default() }),
+        ..pb::SnapshotManifest::default()
     };
     let header = pb::SnapshotHeader { target: target(), vote: vote(), manifest: Some(manifest.clone()) };
     let data = pb::SnapshotData { file: 1, bytes: "content".into(), crc32c: 0x1234_5678 };
@@ -259,6 +274,7 @@ fn snapshots() -> Vec<Fixture> {
         fixture("meridian.internal.v1.SnapshotReply", "all", pb::SnapshotReply { vote: vote() }),
         fixture("meridian.internal.v1.TransferRequest", "hello", request(Asked::Hello(hello))),
         fixture("meridian.internal.v1.TransferRequest", "manifest", request(Asked::Manifest(manifest))),
+        fixture("meridian.internal.v1.TransferRequest", "lead-time", request(Asked::Manifest(leading))),
         fixture("meridian.internal.v1.TransferRequest", "chunk", request(Asked::Chunk(piece))),
         fixture("meridian.internal.v1.TransferReply", "ready", reply(Said::Ready(pb::transfer_reply::Ready {}))),
         fixture("meridian.internal.v1.TransferReply", "wanted", reply(Said::Wanted(wanted))),
@@ -293,6 +309,7 @@ fn requests() -> Vec<Fixture> {
         fixture("meridian.internal.v1.Acceptances", "all", acceptances()),
         fixture("meridian.internal.v1.AcceptReply", "all", pb::AcceptReply {}),
         fixture("meridian.internal.v1.AppendRequest", "origins", counted_append()),
+        fixture("meridian.internal.v1.AppendRequest", "lead-time", leading_append()),
         fixture("meridian.internal.v1.ReadIndexRequest", "all", read_index(target())),
         fixture("meridian.internal.v1.NodeStatusRequest", "all", pb::NodeStatusRequest { target: target() }),
         fixture("meridian.v1.NodeStatus", "all", node_status()),

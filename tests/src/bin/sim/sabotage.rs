@@ -49,6 +49,7 @@ fn faults(sabotage: Sabotage) -> Option<&'static str> {
         Sabotage::ExpiredLease | Sabotage::CreditOnArrival => Some("pause,leader,slow"),
         Sabotage::StampOnFullDisk | Sabotage::AppendOnFullDisk => Some("full"),
         Sabotage::UnsafeClockReleases => Some("clock"),
+        Sabotage::IgnoreLeadTime => Some("leader,kill,transfer"),
         _ => None,
     }
 }

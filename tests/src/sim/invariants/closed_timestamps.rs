@@ -3,14 +3,17 @@
 //! * After `closed` was promised with `position`, and before, no replica applies an entry with a stamp above
 //!   `position` and at or below `closed`, whoever leads (C2, C4). Towards later leaders that rests on the clocks' bounds
 //!   (C1), so it is demanded only while they hold; towards the promising leader and those before it, always.
-//! * A leader closes after its barrier is applied (C3), and below true time (C1: no shard has a lead time yet). It has
+//! * A leader closes after its barrier is applied (C3), and below true time, plus the largest lead time that any replica of
+//!   the shard has applied an entry of: no other is known to be committed (C1, K1). It has
 //!   given no stamp above the position and at or below what it closes, but for refused entries (C2), and gives none
 //!   afterwards (S2).
 //!
 //! A promise counts from its event on: it is told to others, or served by, so leadership has been proven by then. Entries
 //! may have been stamped between the promise and its proof.
 //!
-//! Source: rules C1 to C4, S2, S4.
+//! That a successor does not know what was closed ahead of a clock, and stamps above it all the same, is K2: the first point.
+//!
+//! Source: rules C1 to C4, K1, K2, S2, S4.
 
 use super::tables::Table;
 use crate::sim::invariant::{Invariant, Seen, What};
@@ -18,6 +21,7 @@ use meridian_probe::Event;
 use meridian_types::{LeaderId, LogId, ShardId, Timestamp};
 use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::time::Duration;
 
 /// See the module's documentation.
 #[derive(Default)]
@@ -47,6 +51,8 @@ struct Shard {
     /// By position: of the promises at this position or before, the one that reaches farthest. A promise at or below
     /// its own position says nothing.
     promises: BTreeMap<Timestamp, Promise>,
+    /// The largest lead time that was applied anywhere.
+    lead: Duration,
 }
 
 impl Shard {
@@ -97,11 +103,14 @@ impl ClosedTimestamps {
                 "{leader} closes {closed} in {shard} at position {position}, after it stamped {first}"
             ));
         }
-        if seen.clocks_good && closed.0 >= seen.true_ns {
-            let true_ns = seen.true_ns;
-            return Err(format!("{leader} closes {closed} in {shard}, and true time is {true_ns}: not past yet"));
+        let known = self.shards.entry(shard).or_default();
+        if seen.clocks_good && closed >= Timestamp(seen.true_ns).plus(known.lead) {
+            let (true_ns, lead) = (seen.true_ns, known.lead);
+            return Err(format!(
+                "{leader} closes {closed} in {shard}, and true time is {true_ns}, lead time {lead:?}: not past yet"
+            ));
         }
-        match self.shards.entry(shard).or_default().promise(position, promise) {
+        match known.promise(position, promise) {
             Some((first, id)) if binds(leader, id.leader, seen.clocks_good) => Err(format!(
                 "{leader} closes {closed} in {shard} at position {position}; {id}, stamped {first}, was applied"
             )),
@@ -138,6 +147,10 @@ impl Invariant for ClosedTimestamps {
             Event::Closed { shard, leader, closed, position } => {
                 let promise = Promise { leader: *leader, closed: *closed };
                 return self.closed(seen, *shard, promise, *position);
+            }
+            Event::LeadTime { shard, lead, .. } => {
+                let known = self.shards.entry(*shard).or_default();
+                known.lead = known.lead.max(*lead);
             }
             Event::Applied { shard, id, stamps: Some((first, last)), stale: false, .. } => {
                 let promise = self.shards.entry(*shard).or_default().apply(*id, *first, *last);
@@ -263,5 +276,24 @@ mod tests {
         let mut s = script();
         s.ok(1, closed(leader(1, 1), 150, 100));
         s.bad(1, stamped(leader(1, 1), 150, key("a")), "after it closed");
+    }
+    #[test]
+    fn a_lead_time_counts_once_its_entry_is_applied_somewhere() {
+        let mut s = script();
+        s.now = 150;
+        s.bad(1, closed(leader(1, 1), 199, 100), "lead time 0ns: not past yet");
+        let mut s = script();
+        s.now = 150;
+        s.ok(2, lead_time(120, 50));
+        s.ok(1, closed(leader(1, 1), 199, 100));
+        s.bad(1, closed(leader(1, 1), 200, 100), "lead time 50ns: not past yet");
+    }
+
+    #[test]
+    fn a_successor_stamps_above_what_was_closed_ahead() {
+        let mut s = script();
+        s.ok(1, lead_time(120, 500));
+        s.ok(1, closed(leader(1, 1), 600, 100));
+        s.bad(2, applied(id(2, 2, 2), 600), "T1/n1 had closed 600");
     }
 }

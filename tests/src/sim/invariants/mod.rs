@@ -12,9 +12,10 @@
 //! | `state_machine_equality` | the same entries, in order, with the same results | Raft; A1, O5, D1, D3 |
 //! | `stamps_increase` | stamps go up along logs, replicas and leaderships; the guard never fires | S2, S3, S5 |
 //! | `fenced_entries` | an entry bears the leadership that stamped it; a refused one is nowhere | S1, S3, X4 |
-//! | `closed_timestamps` | nothing is applied below a promise | C1 to C4, S2, S4 |
+//! | `closed_timestamps` | nothing is applied below a promise | C1 to C4, K1, K2, S2, S4 |
 //! | `gaps_filled` | no position stays out of reach | C6 |
-//! | `served_reads` | a read at a timestamp missed nothing, and never will have | N2, N3, C2, C5, G5 |
+//! | `served_reads` | a read at a timestamp missed nothing, and never will have | N2, N3, C2, C5, K3, G5 |
+//! | `lead_time` | replicas agree on lead times; a linearizable read stops at no time before it began | K1, K3 |
 //! | `leases` | a valid lease belongs to the greatest leadership | R2 to R6, Z0 |
 //! | `reads_wait` | a linearizable read waits for what may have been acknowledged | I1 to I3, R2, R6, S4 |
 //! | `durable_commit` | committed, synced and applied entries are on disks | O1, O2, D1, G1 |
@@ -46,6 +47,7 @@ mod fenced_entries;
 mod full_disk;
 mod gaps_filled;
 mod installed;
+mod lead_time;
 mod leader_completeness;
 mod leases;
 mod log_matching;
@@ -77,6 +79,7 @@ pub fn all() -> Vec<Box<dyn Invariant>> {
         Box::new(closed_timestamps::ClosedTimestamps::default()),
         Box::new(gaps_filled::GapsFilled::default()),
         Box::new(served_reads::ServedReads::default()),
+        Box::new(lead_time::LeadTimes::default()),
         Box::new(leases::Leases::default()),
         Box::new(reads_wait::ReadsWait::default()),
         Box::new(durable_commit::DurableCommit::default()),

@@ -7,7 +7,9 @@
 //! * Whoever serves, a follower by a read index too: every entry that any leader had called committed when the read
 //!   began is covered (R2, R6). For a follower's read, "began" is before it asked for the read index.
 //!
-//! None of this needs clocks: a leader that has no lease proves its leadership by a quorum.
+//! None of this needs clocks: a leader that has no lease proves its leadership by a quorum. Where the leader closes ahead of
+//! its clock, a read leaves out again what is above the reader's clock: whether that is right is `lead_time`'s to say, and
+//! what counts here is what it had waited for.
 //!
 //! Source: rules I1 to I3, R2, R6, S4.
 
@@ -105,7 +107,7 @@ impl ReadsWait {
         }
         let Some(committed) = self.committed.get(&shard) else { return Ok(()) };
         let missed = |c: &Committed| c.number <= read.began && c.span.touches(read.span);
-        match committed.range(read.at.next()..).find(|(_, c)| missed(c)) {
+        match committed.range(read.covers.next()..).find(|(_, c)| missed(c)) {
             None => Ok(()),
             Some((last, c)) => Err(format!(
                 "{node} answered a {:?} read of {shard} at {}, which began at event {}; {}, stamped up to {last}, was \
@@ -157,9 +159,12 @@ impl Invariant for ReadsWait {
             Event::Committed { shard, id } => self.committed(number, *shard, *id),
             Event::Read { shard, kind, at, applied, span, began } => {
                 let covers = match kind {
-                    ReadKind::Linearizable => *at.min(applied),
-                    ReadKind::ReadIndex | ReadKind::Followed => *at,
-                    ReadKind::Snapshot | ReadKind::Bounded | ReadKind::Causal | ReadKind::Local => return Ok(()),
+                    ReadKind::Linearizable => *applied,
+                    ReadKind::ReadIndex => *at,
+                    ReadKind::Followed => *at.max(applied),
+                    ReadKind::Ahead | ReadKind::Snapshot | ReadKind::Bounded | ReadKind::Causal | ReadKind::Local => {
+                        return Ok(());
+                    }
                 };
                 return self.read(node, *shard, &Read { kind: *kind, at: *at, covers, span, began: *began });
             }

@@ -7,6 +7,7 @@ use meridian_probe::{Digest, Event, ReadKind};
 use meridian_storage::DiskLevel;
 use meridian_types::{KeyRange, KeySpan, LeaderId, LogId, NodeId, RequestId, ShardId, Timestamp};
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// The shard of every event made here.
 pub(super) const SHARD: ShardId = ShardId(7);
@@ -246,6 +247,10 @@ pub(super) fn read(kind: ReadKind, at: u64, applied: u64, span: KeySpan, began: 
 
 pub(super) fn floor_raised(stamp: u64, floor: u64) -> Event {
     Event::FloorRaised { shard: SHARD, ts: ts(stamp), floor: ts(floor) }
+}
+
+pub(super) fn lead_time(stamp: u64, lead: u64) -> Event {
+    Event::LeadTime { shard: SHARD, ts: ts(stamp), lead: Duration::from_nanos(lead) }
 }
 
 pub(super) fn collecting(floor: u64) -> Event {

@@ -3,12 +3,12 @@
 //! A replica that has applied up to `applied` answers a read of some keys at `at`. Then no entry that may touch those
 //! keys, with a stamp above `applied` and at or below `at`, is applied anywhere: not before (the replica lacked it), and
 //! not afterwards (the answer would not be repeated). This holds at leaders and followers, for reads at a chosen
-//! timestamp, within a bound, by a token, and local ones.
+//! timestamp, within a bound, by a token, local ones, and linearizable ones at the reader's own clock (K3).
 //!
 //! It rests on closed timestamps, and so on the clocks' bounds (C1): demanded only while they hold. What an entry may
 //! touch is what its sequencer was told; an entry that none stamped touches everything.
 //!
-//! Source: rules N2, N3, C2, C5; guarantee G5.
+//! Source: rules N2, N3, C2, C5, K3; guarantee G5.
 
 use super::tables::Table;
 use crate::sim::invariant::{Invariant, Seen, What};
@@ -76,7 +76,7 @@ impl Shard {
 
 fn is_at_timestamp(kind: ReadKind) -> bool {
     match kind {
-        ReadKind::Snapshot | ReadKind::Bounded | ReadKind::Causal | ReadKind::Local => true,
+        ReadKind::Ahead | ReadKind::Snapshot | ReadKind::Bounded | ReadKind::Causal | ReadKind::Local => true,
         ReadKind::Linearizable | ReadKind::ReadIndex | ReadKind::Followed => false,
     }
 }

@@ -43,7 +43,7 @@ pub(crate) struct Args {
 
 const HELP: &str = "\
 Examples:
-  meridian budget --topology three --placement global:us-east --placement regional:eu-west
+  meridian budget --topology three --placement global:us-east --placement global-reads:us-east
   meridian budget --what-if leader=eu-west
   meridian budget --topology five --check slo.toml
 
@@ -130,6 +130,12 @@ fn show(context: &Context, named: &[Named], checked: &[Checked]) -> anyhow::Resu
         let placement = n.placement.to_string();
         let of = if n.name == placement { String::new() } else { format!(", {placement}") };
         output::data(format!("{}{of}: led from {}, votes in {}", n.name, b.leader, join(&b.voters)))?;
+        if let Some(lead) = b.lead_time {
+            output::data(format!(
+                "closes {} ahead of the leader's clock: every region reads by itself, and writes wait",
+                short(lead)
+            ))?;
+        }
         output::data(costs(b))?;
         output::data(losses(&b.losses))?;
         output::data(format!("heartbeats every {} ms, lease {} ms\n", t.heartbeat_ms, t.election_max_ms))?;
@@ -210,6 +216,7 @@ fn budget_json(n: &Named) -> Value {
         "voters": b.voters.iter().map(RegionId::as_str).collect::<Vec<_>>(),
         "regions": b.regions.iter().map(region).collect::<Vec<_>>(),
         "losses": b.losses.iter().map(loss).collect::<Vec<_>>(),
+        "lead_time_us": b.lead_time.map(micros),
         "heartbeat_ms": b.timing.heartbeat_ms,
         "lease_ms": b.timing.election_max_ms,
     })
@@ -235,6 +242,8 @@ mod tests {
         }
         let json = budget_json(&n);
         assert_eq!((&json["regions"][1]["write"]["floor_us"], &json["leader"]), (&json!(70_000), &json!("us-east")));
+        assert_eq!(json["lead_time_us"], Value::Null);
+        assert!(budget_json(&named("global-reads:us-east"))["lead_time_us"].as_u64() > Some(140_000));
         assert!(losses(&named("regional:eu-west").budget.losses).contains("until it is back"));
     }
 

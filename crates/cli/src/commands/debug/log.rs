@@ -270,7 +270,7 @@ mod tests {
 
     fn entry(body: pb::command::Body) -> DecodedEntry {
         let log_id = pb::LogId { leader: Some(pb::LeaderId { term: 3, node: 2 }), index: 9 };
-        let command = pb::Command { ts: 100, body: Some(body), origins: Vec::new() };
+        let command = pb::Command { ts: 100, body: Some(body), ..pb::Command::default() };
         let payload = Some(pb::entry::Payload::Command(command.encode_to_vec().into()));
         DecodedEntry { entry: pb::Entry { log_id: Some(log_id), payload }, command: Some(command) }
     }
