@@ -9,6 +9,7 @@
 //! * What a new leader asks of a follower's log, and knows already from its vote, is not sent (see [`Granted`]).
 
 use crate::codec;
+use crate::early::acceptor::Acceptor;
 use crate::granted::Granted;
 use crate::lease::{Moment, QuorumAcks};
 use crate::packing::Packer;
@@ -59,6 +60,8 @@ pub(crate) struct Network {
     pub(crate) transfers: Transfers,
     /// What the voters held when they voted for this replica.
     pub(crate) granted: Granted,
+    /// Whom this replica has voted for.
+    pub(crate) acceptor: Arc<Acceptor>,
 }
 
 /// One group's way to one peer, for one class of traffic.
@@ -263,7 +266,15 @@ impl NetStreamAppend<Raftish> for PeerLink {
             if let Some(answer) = self.network.granted.answer(self.to, &first) {
                 return Ok(futures::stream::iter([Ok(answer)]).boxed());
             }
-            let input = futures::stream::iter([first]).chain(input);
+            // Once this node has voted for another leader, openraft must not be asked what comes next: what it would read
+            // may be that one's log.
+            let (leader, voted) = (first.vote.leader_id, self.network.acceptor.clone());
+            let rest = futures::stream::poll_fn(move |cx| match voted.vote() {
+                Some(vote) if vote != leader => Poll::Ready(None),
+                Some(_) | None => input.poll_next_unpin(cx),
+            });
+            let input = futures::stream::iter([first]).chain(rest);
+            let (granted, to) = (self.network.granted.clone(), self.to);
             let unanswered = Unanswered::default();
             let (sent, clock) = (unanswered.clone(), self.network.clock.clone());
             let mut target = Some(self.target());
@@ -273,6 +284,9 @@ impl NetStreamAppend<Raftish> for PeerLink {
                 let mut message = append_to_pb(&request, target.take());
                 if let Some(packer) = packer.as_mut().filter(|_| may_pack.load(Ordering::Relaxed)) {
                     packer.pack(&mut message);
+                }
+                if !request.entries.is_empty() {
+                    granted.change(to, request.vote.leader_id);
                 }
                 let leader = codec::leader_of(&request.vote.leader_id);
                 // Sampled before the request can reach the wire: an earlier instant claims less.

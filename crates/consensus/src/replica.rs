@@ -180,6 +180,7 @@ impl Replica {
             acks: acks.clone(),
             transfers,
             granted: Granted::default(),
+            acceptor: acceptor.clone(),
         };
         let config = raft_config(&timing, &cluster).map_err(stopped)?;
         let raft = Raft::new(me.0, config, network, log_store, worker).await.map_err(stopped)?;

@@ -55,6 +55,11 @@ impl Acceptor {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whom the vote saved last is for.
+    pub(crate) fn vote(&self) -> Option<RaftLeaderId> {
+        self.lock().vote
+    }
+
     /// A vote is being saved; appends come after it.
     pub(crate) fn voted(&self, leader: RaftLeaderId) {
         self.lock().vote = Some(leader);
