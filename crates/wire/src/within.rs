@@ -91,7 +91,7 @@ mod tests {
     fn details_of_other_kinds_are_passed_over() {
         let other = Any { type_url: "type.googleapis.com/google.rpc.Help".to_owned(), value: vec![1, 2] };
         let garbled = Any { type_url: DETAIL_TYPE.to_owned(), value: vec![0xff] };
-        assert_eq!(decode_detail(&[other.clone()]), []);
+        assert_eq!(decode_detail(std::slice::from_ref(&other)), []);
         assert_eq!(decode_detail(&[garbled]), []);
         let local = Achievable { level: Consistency::Local, latency: Some(Duration::from_millis(1)), staleness: None };
         let ours = encode_detail(std::slice::from_ref(&local)).unwrap();

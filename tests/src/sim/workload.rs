@@ -170,7 +170,8 @@ impl Worker {
                 Err(_) => false,
             },
             52..80 if self.plan.seed % BUDGETS_IN == BUDGETS_IN - 1 => {
-                let level = self.level();
+                // Mostly the level of which a wrong claim shows.
+                let level = if self.rng.random_bool(0.8) { Consistency::Linearizable } else { self.level() };
                 let within = self.within(&level);
                 // Too little time is no failure of the cluster.
                 self.process.get_within(table, &key, level, &within).await.is_ok()
@@ -256,15 +257,15 @@ impl Worker {
 
     /// Some budget, which falls short of the way to the leader as often as not, and a weaker level if there is one.
     fn within(&mut self, strongest: &Consistency) -> Within {
-        let within = Within::new(Duration::from_millis(self.rng.random_range(1..400)));
-        let weakest = match (self.rng.random_range(0..4), strongest) {
+        let within = Within::new(Duration::from_millis(self.rng.random_range(1..200)));
+        let weakest = match (self.rng.random_range(0..6), strongest) {
             (0, _) | (_, Consistency::Snapshot(_)) => return within,
             (1, Consistency::Linearizable) => Consistency::BoundedStaleness(Duration::from_secs(3)),
             (1 | 2, _) => self.process.session().causal(),
             _ => Consistency::Local,
         };
         let within = within.or_weaker(weakest);
-        if self.rng.random_bool(0.5) { within.including(self.process.session().token()) } else { within }
+        if self.rng.random_bool(0.25) { within.including(self.process.session().token()) } else { within }
     }
 
     /// A timestamp beyond any clock has to be refused, not waited for (rule S6).
