@@ -21,6 +21,9 @@ const FAR_FUTURE: Duration = Duration::from_secs(30);
 /// Timestamps that a clock out of its bounds has given are past after this, by every clock that is right again.
 const CLOCKS_FORGOTTEN: Duration = Duration::from_secs(10);
 
+/// In one of so many seeds gets have latency budgets: what the others did before there were any stays as it was.
+const BUDGETS_IN: u64 = 12;
+
 /// What the clients tell the world.
 #[derive(Default)]
 pub(crate) struct Progress {
@@ -173,13 +176,14 @@ impl Worker {
                 Ok(seen) => self.process.swap(table, &key, seen.value.as_ref()).await.is_ok(),
                 Err(_) => false,
             },
-            52..62 => {
-                let level = self.level();
+            52..80 if self.plan.seed % BUDGETS_IN == BUDGETS_IN - 1 => {
+                // Mostly the level of which a wrong claim shows.
+                let level = if self.rng.random_bool(0.8) { Consistency::Linearizable } else { self.level() };
                 let within = self.within(&level);
                 // Too little time is no failure of the cluster.
                 self.process.get_within(table, &key, level, &within).await.is_ok()
             }
-            62..80 => {
+            52..80 => {
                 let level = self.level();
                 match self.process.get(table, &key, level.clone()).await {
                     Ok(reply) => {
@@ -260,15 +264,15 @@ impl Worker {
 
     /// Some budget, which falls short of the way to the leader as often as not, and a weaker level if there is one.
     fn within(&mut self, strongest: &Consistency) -> Within {
-        let within = Within::new(Duration::from_millis(self.rng.random_range(1..400)));
-        let weakest = match (self.rng.random_range(0..4), strongest) {
+        let within = Within::new(Duration::from_millis(self.rng.random_range(1..200)));
+        let weakest = match (self.rng.random_range(0..6), strongest) {
             (0, _) | (_, Consistency::Snapshot(_)) => return within,
             (1, Consistency::Linearizable) => Consistency::BoundedStaleness(Duration::from_secs(3)),
             (1 | 2, _) => self.process.session().causal(),
             _ => Consistency::Local,
         };
         let within = within.or_weaker(weakest);
-        if self.rng.random_bool(0.5) { within.including(self.process.session().token()) } else { within }
+        if self.rng.random_bool(0.25) { within.including(self.process.session().token()) } else { within }
     }
 
     /// A timestamp beyond any clock has to be refused, not waited for (rule S6).

@@ -37,7 +37,7 @@ fn faults(sabotage: Sabotage) -> Option<&'static str> {
     match sabotage {
         Sabotage::ProposeUnfenced => Some("leader,transfer"),
         Sabotage::LeaveGap => Some("leader,one-way,flap"),
-        Sabotage::OverlongLease | Sabotage::CountLearners => Some("leader,partition"),
+        Sabotage::OverlongLease | Sabotage::CountLearners | Sabotage::ClaimStrongest => Some("leader,partition"),
         Sabotage::LeaseDuringTransfer => Some("transfer,slow"),
         Sabotage::AcknowledgeUnsynced | Sabotage::VoteUnsynced | Sabotage::ApplyUnsynced => Some("power,disk"),
         Sabotage::PurgeUnflushed => Some("power,kill,compact"),
