@@ -187,7 +187,6 @@ mod tests {
         assert_eq!(votes.answer(VOTER, &append(NEW, 102, 102)), None, "an earlier leadership's task does not matter");
     }
 
-
     #[test]
     fn commits_are_sent_and_change_nothing() {
         let votes = after_vote(id(OLD, 100), Some(id(OLD, 90)), true);

@@ -31,6 +31,7 @@ pub(super) fn site(ctx: &Context, view: &CatalogView, shard: ShardId) -> Site {
     Site {
         leader: leader.and_then(|node| reach(ctx, node)),
         safe: here.as_ref().map(|replica| replica.safe_time().safe()),
+        ahead: here.as_ref().is_some_and(|replica| !replica.lead_time().is_zero()),
         nearest: if here.is_some() { None } else { nearest(ctx, view, shard, leader) },
         at_leader: ctx.recent().expected(shard, Way::Leader, now),
         at_replica: ctx.recent().expected(shard, Way::Replica, now),

@@ -18,6 +18,8 @@ pub(crate) struct Site {
     pub(crate) leader: Option<Duration>,
     /// Safe time of the replica here. `None`: there is none.
     pub(crate) safe: Option<Timestamp>,
+    /// The leader closes ahead of its clock, so that the replica here answers linearizable reads as well.
+    pub(crate) ahead: bool,
     /// Where there is none here: the round trip to the nearest replica, and about how old its state is.
     pub(crate) nearest: Option<(Duration, Duration)>,
     /// What a read at the leader took lately beyond its round trip.
@@ -91,13 +93,17 @@ pub(crate) fn cost(asked: &Consistency, site: &Site, now: &Moment) -> Option<Cos
         let (wait, service, way) = (reveal, site.at_leader, Way::Leader);
         Cost { wait, travel, service, way, catches_up: false }
     });
-    if matches!(asked, Consistency::Linearizable) || site.leader == Some(Duration::ZERO) {
+    if site.leader == Some(Duration::ZERO) {
         return leader;
     }
     let replica = |travel| {
         let (wait, service, way) = (reveal, site.at_replica, Way::Replica);
         Cost { wait, travel, service, way, catches_up: false }
     };
+    if matches!(asked, Consistency::Linearizable) {
+        let here = site.ahead && site.safe.is_some_and(|safe| safe >= now.arrived.latest);
+        return if here { Some(replica(Duration::ZERO)) } else { leader };
+    }
     // A causal read that no replica is fresh enough for waits before it goes on to the leader.
     let causal = matches!(asked, Consistency::Causal(_));
     let passed_on = |also: Duration| {

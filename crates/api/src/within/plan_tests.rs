@@ -20,7 +20,7 @@ fn moment() -> Moment {
 
 /// A follower 60 ms behind, 70 ms from its leader.
 fn follower() -> Site {
-    Site { leader: Some(ms(70)), safe: Some(ago(60)), nearest: None, at_leader: ms(3), at_replica: ms(1) }
+    Site { leader: Some(ms(70)), safe: Some(ago(60)), ahead: false, nearest: None, at_leader: ms(3), at_replica: ms(1) }
 }
 
 /// The same without a replica: the nearest is 10 ms away and 50 ms behind.
@@ -50,6 +50,16 @@ fn a_linearizable_read_costs_the_round_trip_to_the_leader() {
     assert_eq!(total(&Consistency::Linearizable, &guest()), Some(73));
     assert_eq!(total(&Consistency::Linearizable, &leading()), Some(3));
     assert_eq!(total(&Consistency::Linearizable, &Site { leader: None, ..follower() }), None);
+}
+
+#[test]
+fn a_table_that_is_closed_ahead_is_read_here() {
+    let ahead = Site { ahead: true, safe: Some(moment().arrived.latest.plus(ms(50))), ..follower() };
+    let found = cost(&Consistency::Linearizable, &ahead, &moment()).unwrap();
+    assert_eq!((found.total(), found.way), (ms(1), Way::Replica));
+    // Its leader is gone, or its promises are late.
+    let behind = Site { safe: Some(ago(60)), ..ahead };
+    assert_eq!(cost(&Consistency::Linearizable, &behind, &moment()).unwrap().way, Way::Leader);
 }
 
 #[test]

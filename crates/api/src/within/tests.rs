@@ -20,7 +20,14 @@ fn moment() -> Moment {
 
 /// A follower `lag` behind, 70 ms from its leader.
 fn site(lag: u64) -> Site {
-    Site { leader: Some(ms(70)), safe: Some(ago(lag)), nearest: None, at_leader: ms(3), at_replica: ms(1) }
+    Site {
+        leader: Some(ms(70)),
+        safe: Some(ago(lag)),
+        ahead: false,
+        nearest: None,
+        at_leader: ms(3),
+        at_replica: ms(1),
+    }
 }
 
 fn bounded(n: u64) -> Consistency {
