@@ -45,11 +45,11 @@ impl Invariant for LeadTimes {
     }
 
     fn see(&mut self, seen: &Seen<'_>) -> Result<(), String> {
-        // What is no event has the number of the one before, and may be later.
-        if self.instants.last().is_none_or(|(first, true_ns)| *first < seen.number && *true_ns != seen.true_ns) {
+        // What is no event has the number of the one before it, and may be later.
+        let What::Event(event) = seen.what else { return Ok(()) };
+        if self.instants.last().is_none_or(|(_, true_ns)| *true_ns != seen.true_ns) {
             self.instants.push((seen.number, seen.true_ns));
         }
-        let What::Event(event) = seen.what else { return Ok(()) };
         match event {
             Event::LeadTime { shard, ts, lead } => {
                 let (node, other) = *self.changes.entry((*shard, *ts)).or_insert((seen.node, *lead));
