@@ -3,7 +3,9 @@
 use super::families::Family;
 use super::key::{self, Span};
 use super::store::UNBOUNDED;
+use super::view::DataView;
 use super::{records, value};
+use crate::StorageError;
 use crate::engine::Batch;
 use bytes::Bytes;
 use meridian_proto::internal::v1::ShardState;
@@ -60,11 +62,26 @@ impl DataBatch {
         self.put(Family::Shards, encode_key, |out| state.encode(out).expect("a vector grows as needed"));
     }
 
-    /// Removes everything of a shard: the versions in its range, its ledger and its position.
-    pub(crate) fn clear_shard(&mut self, shard: ShardId, table: TableId, range: &KeyRange) {
-        self.delete_span(Family::Versions, Span::of(table, range));
-        self.delete_span(Family::Ledger, records::ledger_span(shard));
+    /// Removes everything of a shard that `held` has: the versions in its range, its ledger and its position. A span in
+    /// which there is nothing is not marked as removed: the mark alone would send the files of a snapshot that is ingested
+    /// into it to level 0, and all of them through a compaction.
+    ///
+    /// * Errors: what is held cannot be read.
+    pub(crate) fn clear_shard(
+        &mut self,
+        held: &DataView,
+        shard: ShardId,
+        table: TableId,
+        range: &KeyRange,
+    ) -> Result<(), StorageError> {
+        let spans = [(Family::Versions, Span::of(table, range)), (Family::Ledger, records::ledger_span(shard))];
+        for (family, span) in spans {
+            if held.holds_any(family, &span)? {
+                self.delete_span(family, span);
+            }
+        }
         self.delete(Family::Shards, &records::position(shard));
+        Ok(())
     }
 
     /// Removes everything of every shard.
@@ -77,6 +94,13 @@ impl DataBatch {
     /// Removes a version, by its encoded key.
     pub(super) fn remove_version(&mut self, encoded: &[u8]) {
         self.delete(Family::Versions, encoded);
+    }
+
+    /// Whether it removes versions by spans.
+    pub(super) fn clears_versions(&self) -> bool {
+        self.changes
+            .iter()
+            .any(|(family, change)| *family == Family::Versions && matches!(change, Change::DeleteSpan(_)))
     }
 
     /// Whether there is nothing in it.

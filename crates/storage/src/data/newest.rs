@@ -12,8 +12,10 @@
 //! 2. *Learned only from a view that saw all changes.* Each set remembers the number of the last change of any key in it,
 //!    whether or not the key was remembered. What a view found is taken only if it was taken after that change was done.
 //!
-//! Versions that go, by clearing or by garbage collection, break nothing. Those that come by other ways than changes of keys
-//! ([`Newest::change_everything`]) make everything forgotten.
+//! Versions that go by garbage collection break nothing: a key's newest one that is no tombstone stays. Those that go by
+//! clearing, or come by other ways than changes of keys ([`Newest::change_everything`]), make everything forgotten; and a
+//! view that was taken before does not use what is remembered any more, since what was learned afterwards may be below
+//! what it sees.
 
 use meridian_types::Timestamp;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -37,6 +39,8 @@ pub(super) struct Newest {
     done: AtomicU64,
     /// All changes up to this number were done when somebody looked.
     settled: AtomicU64,
+    /// Number of the last change of everything.
+    everything: AtomicU64,
     sets: Box<[Mutex<Set>]>,
 }
 
@@ -74,6 +78,7 @@ impl Newest {
             begun: AtomicU64::new(0),
             done: AtomicU64::new(0),
             settled: AtomicU64::new(0),
+            everything: AtomicU64::new(0),
             sets: (0..sets).map(|_| Mutex::default()).collect(),
         }
     }
@@ -89,9 +94,14 @@ impl Newest {
         Moment(self.settled.load(Ordering::SeqCst))
     }
 
-    /// A timestamp that none of the key's versions is above, if the key is remembered.
-    pub(super) fn of(&self, stem: &[u8]) -> Option<Timestamp> {
-        self.set(stem).known.iter().find(|known| *known.stem == *stem).map(|known| known.newest)
+    /// A timestamp that none of the key's versions is above that a view of this moment sees, if the key is remembered.
+    pub(super) fn of(&self, moment: Moment, stem: &[u8]) -> Option<Timestamp> {
+        let set = self.set(stem);
+        // Looked at while the set is held: what was learned after the change was learned from a later view.
+        if moment.0 < self.everything.load(Ordering::SeqCst) {
+            return None;
+        }
+        set.known.iter().find(|known| *known.stem == *stem).map(|known| known.newest)
     }
 
     /// Remembers the newest version that a view of this moment sees of a key.
@@ -120,6 +130,7 @@ impl Newest {
     /// Begins a change of which nobody knows what keys it gives versions to. Forgets everything.
     pub(super) fn change_everything(&self) -> Change<'_> {
         let change = self.change();
+        self.everything.fetch_max(change.number, Ordering::SeqCst);
         for set in &self.sets {
             let mut set = lock(set);
             *set = Set { changed: set.changed.max(change.number), ..Set::default() };
@@ -169,16 +180,16 @@ mod tests {
     #[test]
     fn what_a_view_found_is_remembered_and_raised_by_later_changes() {
         let newest = newest();
-        assert_eq!(newest.of(b"a"), None);
+        assert_eq!(newest.of(newest.moment(), b"a"), None);
         newest.learn(newest.moment(), b"a", T(5));
-        assert_eq!(newest.of(b"a"), Some(T(5)));
+        assert_eq!(newest.of(newest.moment(), b"a"), Some(T(5)));
         newest.change().version(b"a", T(7));
         newest.change().version(b"a", T(6));
         newest.change().version(b"b", T(9));
-        assert_eq!((newest.of(b"a"), newest.of(b"b")), (Some(T(7)), None));
+        assert_eq!((newest.of(newest.moment(), b"a"), newest.of(newest.moment(), b"b")), (Some(T(7)), None));
         // Nothing was there after all, so less than was expected is the newest.
         newest.learn(newest.moment(), b"a", T(3));
-        assert_eq!(newest.of(b"a"), Some(T(3)));
+        assert_eq!(newest.of(newest.moment(), b"a"), Some(T(3)));
     }
 
     #[test]
@@ -190,18 +201,18 @@ mod tests {
         // It has touched nothing yet: it will find and raise what is learned now.
         newest.learn(during, b"a", T(5));
         change.version(b"a", T(8));
-        assert_eq!(newest.of(b"a"), Some(T(8)));
+        assert_eq!(newest.of(newest.moment(), b"a"), Some(T(8)));
         change.version(b"b", T(8));
         for moment in [before, during, newest.moment()] {
             newest.learn(moment, b"b", T(5));
             newest.learn(moment, b"a", T(5));
         }
-        assert_eq!((newest.of(b"a"), newest.of(b"b")), (Some(T(8)), None));
+        assert_eq!((newest.of(newest.moment(), b"a"), newest.of(newest.moment(), b"b")), (Some(T(8)), None));
         drop(change);
         newest.learn(during, b"b", T(5));
-        assert_eq!(newest.of(b"b"), None);
+        assert_eq!(newest.of(newest.moment(), b"b"), None);
         newest.learn(newest.moment(), b"b", T(8));
-        assert_eq!(newest.of(b"b"), Some(T(8)));
+        assert_eq!(newest.of(newest.moment(), b"b"), Some(T(8)));
     }
 
     #[test]
@@ -226,9 +237,9 @@ mod tests {
         newest.learn(newest.moment(), b"a", T(5));
         drop(change);
         newest.learn(before, b"b", T(5));
-        assert_eq!((newest.of(b"a"), newest.of(b"b")), (None, None));
+        assert_eq!((newest.of(newest.moment(), b"a"), newest.of(newest.moment(), b"b")), (None, None));
         newest.learn(newest.moment(), b"a", T(6));
-        assert_eq!(newest.of(b"a"), Some(T(6)));
+        assert_eq!(newest.of(newest.moment(), b"a"), Some(T(6)));
     }
 
     #[test]
@@ -236,9 +247,21 @@ mod tests {
         let newest = newest();
         let keys = [b"a", b"b", b"c", b"d", b"e"];
         keys.iter().for_each(|key| newest.learn(newest.moment(), *key, T(1)));
-        assert_eq!(keys.map(|key| newest.of(key).is_some()), [false, true, true, true, true]);
+        assert_eq!(keys.map(|key| newest.of(newest.moment(), key).is_some()), [false, true, true, true, true]);
         newest.learn(newest.moment(), &[b'x'; STEM_MAX + 1], T(1));
-        assert_eq!(newest.of(&[b'x'; STEM_MAX + 1]), None);
-        assert!(newest.of(b"b").is_some());
+        assert_eq!(newest.of(newest.moment(), &[b'x'; STEM_MAX + 1]), None);
+        assert!(newest.of(newest.moment(), b"b").is_some());
+    }
+
+    /// A view of before a clearing sees versions that are above all that came after it.
+    #[test]
+    fn a_view_from_before_a_change_of_everything_uses_nothing_that_was_learned_later() {
+        let newest = newest();
+        newest.change().version(b"a", T(18));
+        let before = newest.moment();
+        drop(newest.change_everything());
+        newest.change().version(b"a", T(17));
+        newest.learn(newest.moment(), b"a", T(17));
+        assert_eq!((newest.of(before, b"a"), newest.of(newest.moment(), b"a")), (None, Some(T(17))));
     }
 }

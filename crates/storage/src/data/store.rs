@@ -105,7 +105,8 @@ impl DataStore {
         let mut out = self.inner.db.batch();
         batch.write_into(&mut out);
         {
-            let change = self.inner.newest.change();
+            let newest = &self.inner.newest;
+            let change = if batch.clears_versions() { newest.change_everything() } else { newest.change() };
             batch.each_version(|encoded| {
                 if let Ok((stem, ts)) = key::split(encoded) {
                     change.version(stem, ts);
@@ -185,7 +186,7 @@ impl DataStore {
         // Not while a flush is about to report the position that goes.
         let _no_flush = self.inner.flushing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut batch = DataBatch::default();
-        batch.clear_shard(shard, table, range);
+        batch.clear_shard(&self.view(), shard, table, range)?;
         self.write(batch)?;
         // The log below a position that is gone must not be purged on its account, nor anything collected.
         self.lock_durable().remove(&shard);

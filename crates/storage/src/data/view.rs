@@ -2,8 +2,9 @@
 
 use super::families::Family;
 use super::gc::Floors;
+use super::key::{self, Span};
 use super::newest::{Moment, Newest};
-use super::{key, records, value};
+use super::{records, value};
 use crate::StorageError;
 use crate::engine::{Iter, Reach, Scan, View};
 use bytes::Bytes;
@@ -48,7 +49,7 @@ impl DataView {
     pub fn get(&self, table: TableId, key: &[u8], at: Timestamp) -> Result<Option<Version>, StorageError> {
         let mut sought = key::stem(table, key);
         let stem_len = sought.len();
-        let newest = self.newest.of(&sought);
+        let newest = self.newest.of(self.moment, &sought);
         if let Some(ts) = newest.filter(|ts| *ts <= at) {
             key::push_timestamp(&mut sought, ts);
             let found = self.view.get(Family::Versions.name(), &sought, READ, value::to_owned)?;
@@ -109,6 +110,16 @@ impl DataView {
 
     pub(crate) fn iter(&self, family: Family, scan: Scan) -> Iter<'_> {
         self.view.iter(family.name(), scan)
+    }
+
+    /// Whether there is any record of a family in a span.
+    pub(crate) fn holds_any(&self, family: Family, span: &Span) -> Result<bool, StorageError> {
+        let scan = Scan { start: Some(span.start.clone()), end: span.end.clone(), reach: Reach::Once };
+        let mut iter = self.iter(family, scan);
+        iter.seek_to_first();
+        let any = iter.key().is_some();
+        iter.status("look for what a shard holds")?;
+        Ok(any)
     }
 
     pub(crate) fn engine(&self) -> &View {
