@@ -233,11 +233,11 @@ impl Placed<'_> {
         Loss { region: lost.clone(), writes_go_on, pause }
     }
 
-    /// The promised lease, then four round trips between the voters that are left: pre-vote, vote, finding where logs
-    /// agree, the new leader's first entry.
+    /// The promised lease, then three round trips between the voters that are left: pre-vote, vote, the new leader's first
+    /// entries.
     fn failover(&self, left: &[&RegionId], timing: &RaftTiming) -> Duration {
         let apart = left.iter().flat_map(|a| left.iter().filter_map(|b| self.rtts.round_trip(a, b)));
-        timing.promise() + apart.max().unwrap_or_default() * 4
+        timing.promise() + apart.max().unwrap_or_default() * 3
     }
 }
 
@@ -308,7 +308,7 @@ mod tests {
         let global = three("global:us-east", None);
         let pauses: Vec<_> =
             global.losses.iter().map(|l| (l.region.as_str(), l.pause.map(|p| p.as_millis()))).collect();
-        assert_eq!(pauses, [("ap-northeast", Some(0)), ("eu-west", Some(0)), ("us-east", Some(1176 + 4 * 210))]);
+        assert_eq!(pauses, [("ap-northeast", Some(0)), ("eu-west", Some(0)), ("us-east", Some(1176 + 3 * 210))]);
     }
 
     #[test]
