@@ -6,7 +6,7 @@
 //! * A stream whose oldest request stays unanswered too long is given up: heartbeats have a connection of their
 //!   own and would hide a black-holed log stream for ever.
 //! * Between regions, entries are packed for a follower that can unpack them.
-//! * What a new leader asks of a follower's log, and knows already from its vote, is not sent (see [`Granted`]).
+//! * What a new leader asks of a follower's log, and knows already from its vote, is not sent (see `granted.rs`).
 
 use crate::codec;
 use crate::early::acceptor::Acceptor;
