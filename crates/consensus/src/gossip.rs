@@ -1,8 +1,8 @@
 //! What every node tells every other one, all the time: closed timestamps, clock readings, round trips.
 //!
-//! One stream per ordered pair of nodes, one message per interval for all shards that are written to or have a lead time, and
-//! now and then for all. What a message says is true for ever, so losing, doubling or reordering messages is harmless (rule C4): nothing is
-//! ever implied by what is missing.
+//! One stream per ordered pair of nodes, one message per interval for all shards that are written to or have a lead time,
+//! and now and then for all. What a message says is true for ever, so losing, doubling or reordering messages is harmless
+//! (rule C4): nothing is ever implied by what is missing.
 
 use crate::peers::{Class, Peers};
 use crate::replicas::Replicas;

@@ -41,7 +41,7 @@ impl Grant {
         (granted && agree).then_some(Self { leader: request.vote.leader_id, last: theirs })
     }
 
-    /// What the voter has said already about an append of these entries, if that is any news.
+    /// What the voter has said already about an append of these entries, if that is any news; without entries it is none.
     fn answer(&self, prev: Option<RaftLogId>, entries: &[RaftEntry]) -> Option<StreamAppendResult<Raftish>> {
         let end = entries.last()?.log_id;
         match prev {
@@ -96,9 +96,6 @@ impl Granted {
         to: NodeId,
         request: &AppendEntriesRequest<Raftish>,
     ) -> Option<StreamAppendResult<Raftish>> {
-        if request.entries.is_empty() {
-            return None;
-        }
         match self.lock().get(&to) {
             Some(Known::Voted(grant)) if grant.leader == request.vote.leader_id => {
                 grant.answer(request.prev_log_id, &request.entries)

@@ -132,8 +132,11 @@ impl PeerLink {
         })
     }
 
-    /// For a follower in another region, if it is known where both nodes are.
+    /// For the log of a follower in another region, if it is known where both nodes are. Heartbeats have nothing to pack.
     fn packer(&self) -> Option<Packer> {
+        if self.class != Class::Log {
+            return None;
+        }
         let peers = &self.network.peers;
         let (here, there) = (peers.region(peers.me())?, peers.region(self.to)?);
         if here == there { None } else { Packer::new() }
@@ -275,6 +278,7 @@ impl NetStreamAppend<Raftish> for PeerLink {
             });
             let input = futures::stream::iter([first]).chain(rest);
             let (granted, to) = (self.network.granted.clone(), self.to);
+            let mut changed = false;
             let unanswered = Unanswered::default();
             let (sent, clock) = (unanswered.clone(), self.network.clock.clone());
             let mut target = Some(self.target());
@@ -285,8 +289,10 @@ impl NetStreamAppend<Raftish> for PeerLink {
                 if let Some(packer) = packer.as_mut().filter(|_| may_pack.load(Ordering::Relaxed)) {
                     packer.pack(&mut message);
                 }
-                if !request.entries.is_empty() {
+                // Once is enough: all requests of a stream are of one leadership.
+                if !changed && !request.entries.is_empty() {
                     granted.change(to, request.vote.leader_id);
+                    changed = true;
                 }
                 let leader = codec::leader_of(&request.vote.leader_id);
                 // Sampled before the request can reach the wire: an earlier instant claims less.

@@ -62,17 +62,7 @@ pub(crate) async fn run(ctx: Context, catalog_leader: Option<NodeId>) {
                 continue;
             }
             let fit = |node: NodeId| has_room(node) && replica.is_fit_to_lead(node);
-            let wanted = match view.shard(replica.shard()) {
-                Some(shard) if is_led_by_demand(&view, shard) => {
-                    let asked = ctx.demand().of(shard.id, Mono::now());
-                    let fit = |node| node == ctx.me || fit(node);
-                    let region_of = |node| view.node(node).map(|n| n.record.region.clone());
-                    let better = better_leader(shard, view.rtts(), ctx.me, &asked, region_of, fit);
-                    better.map(|to| (to, BETTER_ROUNDS, "where it is asked from"))
-                }
-                Some(shard) => Some((shard.preferred_leader, FIT_ROUNDS, "where it is preferred")),
-                None => catalog_leader.map(|to| (to, FIT_ROUNDS, "where it is preferred")),
-            };
+            let wanted = wanted(&ctx, &view, replica.shard(), catalog_leader, &fit);
             let Some((to, rounds, place)) = wanted.filter(|(to, ..)| *to != ctx.me && fit(*to)) else {
                 steady.remove(&replica.shard());
                 continue;
@@ -87,6 +77,28 @@ pub(crate) async fn run(ctx: Context, catalog_leader: Option<NodeId>) {
             }
         }
     }
+}
+
+/// Who should lead a shard that this node leads, in how many rounds on end it has to look so, and why.
+fn wanted(
+    ctx: &Context,
+    view: &CatalogView,
+    shard: ShardId,
+    catalog_leader: Option<NodeId>,
+    fit: &impl Fn(NodeId) -> bool,
+) -> Option<(NodeId, u32, &'static str)> {
+    let preferred = match view.shard(shard) {
+        Some(shard) if is_led_by_demand(view, shard) => {
+            let asked = ctx.demand().of(shard.id, Mono::now());
+            let fit = |node| node == ctx.me || fit(node);
+            let region_of = |node| view.node(node).map(|n| n.record.region.clone());
+            let better = better_leader(shard, view.rtts(), ctx.me, &asked, region_of, fit)?;
+            return Some((better, BETTER_ROUNDS, "where it is asked from"));
+        }
+        Some(shard) => shard.preferred_leader,
+        None => catalog_leader?,
+    };
+    Some((preferred, FIT_ROUNDS, "where it is preferred"))
 }
 
 /// Whether nobody has said where a shard is to be led from.

@@ -3,8 +3,6 @@
 use super::Replica;
 use crate::error::ConsensusError;
 use crate::lead_time::at_log_end;
-use meridian_clock::Mono;
-use meridian_types::NodeId;
 use std::time::Duration;
 
 impl Replica {
@@ -36,11 +34,5 @@ impl Replica {
     pub fn change_lead_time(&self, to: Duration) -> Result<(), ConsensusError> {
         self.leadership().ok_or_else(|| self.not_leader())?.change_lead(to);
         Ok(())
-    }
-
-    /// At the leader: whether this member has answered it lately.
-    pub fn answers(&self, node: NodeId) -> bool {
-        let lately = self.timing.promise();
-        self.acks.last_credit(node).is_some_and(|at| Mono::now().since(at.mono) < lately)
     }
 }

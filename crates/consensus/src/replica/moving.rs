@@ -7,6 +7,7 @@ use meridian_clock::Mono;
 use meridian_types::NodeId;
 use openraft::async_runtime::watch::WatchReceiver;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 impl Replica {
     /// Moves the leadership to `to`: ends the lease, commits a barrier above every promise, then transfers (R4).
@@ -44,9 +45,16 @@ impl Replica {
 
     /// Whether `to` is a voter that lacks at most a few entries and has answered lately.
     pub fn is_fit_to_lead(&self, to: NodeId) -> bool {
-        let lately = self.timing.promise() / 2;
-        let heard = self.acks.last_credit(to).is_some_and(|at| Mono::now().since(at.mono) < lately);
-        heard && self.is_caught_up(to)
+        self.has_answered_within(to, self.timing.promise() / 2) && self.is_caught_up(to)
+    }
+
+    /// At the leader: whether this member has answered it lately.
+    pub fn answers(&self, node: NodeId) -> bool {
+        self.has_answered_within(node, self.timing.promise())
+    }
+
+    fn has_answered_within(&self, node: NodeId, lately: Duration) -> bool {
+        self.acks.last_credit(node).is_some_and(|at| Mono::now().since(at.mono) < lately)
     }
 
     /// A voter other than this node that is fit to lead, and `wanted`.
