@@ -2,14 +2,14 @@
 
 use crate::client_session::ClientSession;
 use crate::error::BenchError;
-use crate::floors::{Floors, RttMatrix, ShardPlacement};
+use crate::floors::{Floors, ShardPlacement};
 use crate::options::BenchOptions;
 use crate::report::Report;
 use crate::run::{ClusterFacts, RegionSessions, run_sessions};
 use bytes::Bytes;
 use meridian_client::{Client, ClientConfig, Gateway, Placement, Reason};
 use meridian_proto::v1 as pb;
-use meridian_types::RegionId;
+use meridian_types::{RegionId, RttMatrix};
 use std::future::Future;
 use std::time::Duration;
 
@@ -93,7 +93,7 @@ fn clock_bound(status: &pb::GetStatusReply) -> Option<Duration> {
 fn floors(status: &pb::GetStatusReply, table: &pb::Table) -> Floors {
     let mut rtts = RttMatrix::default();
     for pair in &status.region_rtts {
-        rtts.insert(pair.from.as_str().into(), pair.to.as_str().into(), Duration::from_nanos(pair.rtt_ns));
+        rtts.set(pair.from.as_str().into(), pair.to.as_str().into(), Duration::from_nanos(pair.rtt_ns));
     }
     let preset = table.placement.as_ref().and_then(|p| p.preset.as_ref());
     let lead_time = matches!(preset, Some(pb::placement::Preset::GlobalReads(_)));

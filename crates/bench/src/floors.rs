@@ -10,37 +10,9 @@
 //! flattered.
 
 use crate::tally::Measured;
-use meridian_types::RegionId;
-use meridian_types::floor::{self, RoundTrips};
-use std::collections::BTreeMap;
+use meridian_types::floor;
+use meridian_types::{RegionId, RttMatrix};
 use std::time::Duration;
-
-/// Round-trip times between regions, symmetric.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RttMatrix(BTreeMap<(RegionId, RegionId), Duration>);
-
-impl RttMatrix {
-    /// Adds a pair, in either direction.
-    pub fn insert(&mut self, a: RegionId, b: RegionId, rtt: Duration) {
-        self.0.insert(ordered(a, b), rtt);
-    }
-
-    /// The round trip between two regions; inside a region zero unless the matrix says otherwise. `None`: unknown.
-    pub fn between(&self, a: &RegionId, b: &RegionId) -> Option<Duration> {
-        let known = self.0.get(&ordered(a.clone(), b.clone())).copied();
-        if a == b { Some(known.unwrap_or_default()) } else { known }
-    }
-}
-
-impl RoundTrips for RttMatrix {
-    fn round_trip(&self, a: &RegionId, b: &RegionId) -> Option<Duration> {
-        self.between(a, b)
-    }
-}
-
-fn ordered(a: RegionId, b: RegionId) -> (RegionId, RegionId) {
-    if a <= b { (a, b) } else { (b, a) }
-}
 
 /// Where one shard's replicas are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -70,13 +42,13 @@ impl Floors {
         let of_shard = |shard: &ShardPlacement| match (what, level) {
             (Measured::Write | Measured::Txn, _) => self.write(origin, shard),
             (Measured::Read | Measured::Scan, None | Some("linearizable")) if !self.lead_time => {
-                self.rtts.between(origin, shard.leader.as_ref()?)
+                self.rtts.get(origin, shard.leader.as_ref()?)
             }
             (Measured::Read | Measured::Scan, _) => {
                 if shard.replicas.contains(origin) {
                     return Some(Duration::ZERO);
                 }
-                shard.replicas.iter().filter_map(|r| self.rtts.between(origin, r)).min()
+                shard.replicas.iter().filter_map(|r| self.rtts.get(origin, r)).min()
             }
         };
         self.shards.iter().map(of_shard).collect::<Option<Vec<_>>>()?.into_iter().min()
@@ -107,7 +79,7 @@ mod tests {
     fn three(leader: Option<&str>, voters: &[&str], replicas: &[&str]) -> Floors {
         let mut rtts = RttMatrix::default();
         for (a, b, rtt) in [("us", "eu", 70), ("us", "ap", 140), ("ap", "eu", 210)] {
-            rtts.insert(a.into(), b.into(), ms(rtt));
+            rtts.set(a.into(), b.into(), ms(rtt));
         }
         let shard =
             ShardPlacement { leader: leader.map(Into::into), voters: regions(voters), replicas: regions(replicas) };

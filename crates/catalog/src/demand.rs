@@ -6,7 +6,7 @@
 //! request counts: half of the requests from far away can matter more than all of those from near.
 
 use crate::records::Shard;
-use crate::rtt::RttMatrix;
+use meridian_types::RttMatrix;
 use meridian_types::{NodeId, RegionId, floor};
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,9 +1,9 @@
 //! Tables and placements as the public API shows them.
 
 use crate::records::{Replica, Shard, Table};
-use crate::rtt::RttMatrix;
 use meridian_proto::internal::v1 as wire;
 use meridian_proto::v1::{self, placement};
+use meridian_types::RttMatrix;
 use meridian_types::{NodeId, Placement, RegionId, ShardId};
 use std::time::Duration;
 

@@ -9,8 +9,9 @@ mod changes;
 mod demand;
 mod describe;
 mod planner;
+#[cfg(test)]
+mod presets;
 mod records;
-mod rtt;
 mod timing;
 mod view;
 
@@ -20,10 +21,10 @@ pub use changes::{
 };
 pub use demand::{Origin, better_leader};
 pub use describe::{member, placement_from_proto, placement_to_proto, table_to_proto};
+pub use meridian_types::RttMatrix;
 pub use planner::{Hosted, Plan, PlannedReplica, Site, plan, plan_catalog};
 pub use records::{
     Cluster, Node, Record, RecordError, Replica, Shard, Table, cluster_key, next_id_key, node_key, table_key,
 };
-pub use rtt::RttMatrix;
 pub use timing::{timing_for, timing_from_proto, timing_to_proto};
 pub use view::{Catalog, CatalogError, CatalogView, Versioned};

@@ -10,8 +10,8 @@
 //! majority is nearest; the other voters go to the domains nearest to the leader. That minimizes the quorum RTT,
 //! and among equals the sum of the round trips. Inside a domain the node with the fewest replicas is taken.
 
-use crate::rtt::RttMatrix;
 use crate::timing::timing_for;
+use meridian_types::RttMatrix;
 use meridian_types::{Error, NodeId, Placement, RaftTiming, Reason, RegionId, ZoneId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

@@ -11,10 +11,10 @@
 //! this build does not know belongs to a newer one and is left alone.
 
 use crate::describe::{placement_from_proto, placement_to_proto};
-use crate::rtt::RttMatrix;
 use crate::timing::{timing_from_proto, timing_to_proto};
 use bytes::Bytes;
 use meridian_proto::internal::v1 as wire;
+use meridian_types::RttMatrix;
 use meridian_types::{KeyRange, NodeId, RaftTiming, RegionId, ShardId, TableId, ZoneId};
 use prost::Message as _;
 use std::sync::Arc;

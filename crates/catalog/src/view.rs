@@ -5,9 +5,9 @@
 //! carries the versions that it saw as preconditions, and a request that it routes wrongly is refused by the shard.
 
 use crate::records::{Cluster, Node, Record, RecordError, Shard, Table};
-use crate::rtt::RttMatrix;
 use bytes::Bytes;
 use meridian_storage::{DataStore, DataView, ScanRow, StorageError};
+use meridian_types::RttMatrix;
 use meridian_types::{KeyRange, NodeId, ShardId, TableId, Timestamp};
 use std::collections::BTreeMap;
 use std::sync::Arc;

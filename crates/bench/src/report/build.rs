@@ -108,14 +108,15 @@ fn pace(pace: Pace) -> PaceReport {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::floors::{RttMatrix, ShardPlacement};
+    use crate::floors::ShardPlacement;
     use meridian_types::Reason;
+    use meridian_types::RttMatrix;
 
     /// A small report of two regions, with every kind of row.
     pub(crate) fn sample() -> Report {
         let (us, eu) = (RegionId::from("us-east"), RegionId::from("eu-west"));
         let mut rtts = RttMatrix::default();
-        rtts.insert(us.clone(), eu.clone(), Duration::from_millis(70));
+        rtts.set(us.clone(), eu.clone(), Duration::from_millis(70));
         let both = vec![us.clone(), eu.clone()];
         let shards = vec![ShardPlacement { leader: Some(us.clone()), voters: both.clone(), replicas: both }];
         let floors = Floors { rtts, shards, lead_time: false };

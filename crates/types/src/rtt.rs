@@ -1,7 +1,7 @@
-//! Round-trip times between regions, as the cluster was formed with.
+//! Round-trip times between regions.
 
-use meridian_types::RegionId;
-use meridian_types::floor::{self, RoundTrips};
+use crate::RegionId;
+use crate::floor::{self, RoundTrips};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -64,9 +64,8 @@ fn ordered(a: RegionId, b: RegionId) -> (RegionId, RegionId) {
     if a <= b { (a, b) } else { (b, a) }
 }
 
-/// The matrices of the presets, for tables in tests.
 #[cfg(test)]
-pub(crate) mod presets {
+mod tests {
     use super::*;
 
     fn matrix(pairs: &[(&str, &str, u64)]) -> RttMatrix {
@@ -74,51 +73,28 @@ pub(crate) mod presets {
         pairs.iter().map(micros).collect()
     }
 
-    pub(crate) fn three() -> RttMatrix {
-        matrix(&[
-            ("us-east", "eu-west", 70_000),
-            ("us-east", "ap-northeast", 140_000),
-            ("eu-west", "ap-northeast", 210_000),
-        ])
-    }
-
-    pub(crate) fn five() -> RttMatrix {
-        matrix(&[
-            ("us-east-1", "us-west-2", 63_000),
-            ("us-east-1", "eu-west-1", 68_000),
-            ("us-east-1", "ap-northeast-1", 145_000),
-            ("us-east-1", "ap-southeast-2", 200_000),
-            ("us-west-2", "eu-west-1", 125_000),
-            ("us-west-2", "ap-northeast-1", 97_000),
-            ("us-west-2", "ap-southeast-2", 140_000),
-            ("eu-west-1", "ap-northeast-1", 200_000),
-            ("eu-west-1", "ap-southeast-2", 255_000),
-            ("ap-northeast-1", "ap-southeast-2", 105_000),
-        ])
-    }
-
-    pub(crate) fn lan() -> RttMatrix {
-        matrix(&[("local", "local", 250)])
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
     #[test]
     fn both_directions_are_one_entry() {
-        let rtts = presets::three();
+        let rtts = matrix(&[("us-east", "eu-west", 70_000), ("local", "local", 250)]);
         let (us, eu) = ("us-east".into(), "eu-west".into());
         assert_eq!(rtts.get(&us, &eu), rtts.get(&eu, &us));
         assert_eq!(rtts.get(&us, &us), Some(Duration::ZERO));
         assert_eq!(rtts.get(&us, &"mars".into()), None);
-        assert_eq!(presets::lan().get(&"local".into(), &"local".into()), Some(Duration::from_micros(250)));
+        assert_eq!(rtts.get(&"local".into(), &"local".into()), Some(Duration::from_micros(250)));
     }
 
     #[test]
     fn a_quorum_is_the_nearest_majority() {
-        let rtts = presets::five();
+        let us = "us-east-1";
+        let rtts = matrix(&[
+            (us, "us-west-2", 63_000),
+            (us, "eu-west-1", 68_000),
+            (us, "ap-northeast-1", 145_000),
+            (us, "ap-southeast-2", 200_000),
+            ("us-west-2", "ap-southeast-2", 140_000),
+            ("eu-west-1", "ap-southeast-2", 255_000),
+            ("ap-northeast-1", "ap-southeast-2", 105_000),
+        ]);
         let regions = |names: &[&str]| names.iter().map(|n| RegionId::from(*n)).collect::<Vec<_>>();
         let ms = |leader: &str, names: &[&str]| rtts.quorum(&leader.into(), &regions(names)).map(|rtt| rtt.as_millis());
         assert_eq!(ms("us-east-1", &["us-east-1"]), Some(0));
@@ -127,7 +103,7 @@ mod tests {
         assert_eq!(ms("us-east-1", &all), Some(68));
         assert_eq!(ms("ap-southeast-2", &all), Some(140));
         assert_eq!(ms("us-east-1", &["us-west-2", "eu-west-1"]), None, "the leader is no voter");
-        let local = presets::lan();
+        let local = matrix(&[("local", "local", 250)]);
         assert_eq!(local.quorum(&"local".into(), &regions(&["local"; 3])), Some(Duration::from_micros(250)));
     }
 }
