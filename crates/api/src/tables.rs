@@ -5,6 +5,7 @@ use crate::context::Context;
 use crate::failure;
 use crate::gateway::{self, Arrival, ShardRead};
 use crate::kv::arrival;
+use futures::{StreamExt as _, TryStreamExt as _};
 use meridian_catalog::{CatalogView, NewTable, Table, create_table, drop_table, placement_from_proto, table_to_proto};
 use meridian_clock::Mono;
 use meridian_consensus::Charge;
@@ -22,6 +23,8 @@ use tonic::{Request, Response, Status};
 const CONFLICT_PAUSE: Duration = Duration::from_millis(50);
 /// Pause between two looks whether a new shard has a leader.
 const LEADER_PAUSE: Duration = Duration::from_millis(50);
+/// Shards of a new table that are asked for at once.
+const LEADERS_AT_ONCE: usize = 64;
 /// A new table's shards may take this long to get their leaders.
 const CREATE_DEADLINE: Duration = Duration::from_secs(30);
 
@@ -117,9 +120,10 @@ impl TablesService {
         change_catalog(&self.ctx, arrival, build).await?;
         let view = catalog_now(&self.ctx, arrival).await?;
         let table = view.table(&name).cloned().ok_or_else(|| unknown(&name))?;
-        for shard in &table.shards {
-            self.wait_led(&view, &table, shard.id, arrival).await?;
-        }
+        let shards: Vec<ShardId> = table.shards.iter().map(|shard| shard.id).collect();
+        let led = shards.into_iter().map(|shard| self.wait_led(&view, &table, shard, arrival));
+        // Each may be an ocean away.
+        futures::stream::iter(led).buffer_unordered(LEADERS_AT_ONCE).try_collect::<()>().await?;
         Ok(self.describe(&view, &table))
     }
 

@@ -13,6 +13,9 @@ use meridian_transport::Channel;
 use meridian_types::{Error as Cause, NodeId, Placement, Reason, ShardId};
 use std::time::Duration;
 
+/// A gateway waits up to half a minute until every shard of a new table has a leader, however many there are.
+const CREATE_PATIENCE: Duration = Duration::from_secs(35);
+
 /// What a table may have other than the cluster's defaults.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TableOptions {
@@ -47,7 +50,7 @@ impl Client {
         let request =
             pb::CreateTableRequest { name: name.to_owned(), placement, split_keys, gc_ttl_ns, classic_commit };
         let send = |c, r| async move { tables(c).create_table(r).await };
-        let (reply, attempts) = self.call(Operation::Once, request, send).await?;
+        let (reply, attempts) = self.call_patiently(CREATE_PATIENCE, Operation::Once, request, send).await?;
         described(reply.table, attempts)
     }
 

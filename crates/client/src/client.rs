@@ -63,13 +63,29 @@ impl Client {
         M: Clone,
         F: Future<Output = Result<Response<R>, Status>>,
     {
+        self.call_patiently(Duration::ZERO, operation, message, send).await
+    }
+
+    /// The same for what may take as long as `patience` where everything is well, whatever the configuration says of other
+    /// operations.
+    pub(crate) async fn call_patiently<M, R, F>(
+        &self,
+        patience: Duration,
+        operation: Operation,
+        message: M,
+        send: impl Fn(Channel, Request<M>) -> F,
+    ) -> Result<(R, u32), Error>
+    where
+        M: Clone,
+        F: Future<Output = Result<Response<R>, Status>>,
+    {
         let attempt = |gateway: usize, limit: Duration| {
             let mut request = Request::new(message.clone());
             request.set_timeout(limit);
             let call = send(self.gateways.channel(gateway), request);
             async move { Ok(call.await?.into_inner()) }
         };
-        self.attempt(operation, attempt).await
+        self.attempt(patience, operation, attempt).await
     }
 
     /// The same for an operation on keys, which shares a stream with others, unless the gateway or the configuration want
@@ -92,18 +108,19 @@ impl Client {
             }
             pipeline::call(gateways.channel(gateway), request.clone(), limit).await
         };
-        self.attempt(operation, attempt).await
+        self.attempt(Duration::ZERO, operation, attempt).await
     }
 
     async fn attempt<R, F>(
         &self,
+        patience: Duration,
         operation: Operation,
         attempt: impl Fn(usize, Duration) -> F,
     ) -> Result<(R, u32), Error>
     where
         F: Future<Output = Result<R, Status>>,
     {
-        let deadline = Instant::now() + self.config.request_deadline;
+        let deadline = Instant::now() + self.config.request_deadline.max(patience);
         let mut attempts = Attempts::new(operation);
         let mut pauses = self.config.retry.pauses();
         let mut gateway = self.gateways.pick(None);
@@ -112,7 +129,7 @@ impl Client {
             if left.is_zero() {
                 return Err(attempts.give_up());
             }
-            let limit = left.min(self.config.retry.attempt_timeout);
+            let limit = left.min(self.config.retry.attempt_timeout.max(patience));
             let error = match timeout(limit, attempt(gateway, limit)).await {
                 Ok(Ok(reply)) => return Ok((reply, attempts.succeed())),
                 Ok(Err(status)) => self.failed(operation, gateway, &status),
