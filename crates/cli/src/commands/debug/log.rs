@@ -164,6 +164,14 @@ fn cells(entry: &LogEntry, encoding: Encoding) -> Vec<Cell> {
 
 /// The keys, or what else there is to say.
 fn details(decoded: &DecodedEntry, encoding: Encoding) -> String {
+    let what = what(decoded, encoding);
+    match decoded.command.as_ref().map_or(0, |c| c.lead_ns) {
+        0 => what,
+        lead => format!("{what}{}lead {}", if what.is_empty() { "" } else { ", " }, output::short_ns(lead)),
+    }
+}
+
+fn what(decoded: &DecodedEntry, encoding: Encoding) -> String {
     use pb::command::Body;
     use pb::entry::Payload;
     match (&decoded.entry.payload, decoded.command.as_ref().and_then(|c| c.body.as_ref())) {
@@ -229,6 +237,7 @@ fn entry_json(entry: &LogEntry, encoding: Encoding) -> Value {
         "bytes": entry.bytes,
         "mutations": mutations(decoded).iter().map(mutation).collect::<Vec<_>>(),
         "voters": membership,
+        "lead_ns": decoded.command.as_ref().map(|c| c.lead_ns).filter(|lead| *lead > 0),
     })
 }
 
@@ -300,5 +309,17 @@ mod tests {
     fn barriers_hold_one_stamp() {
         let barrier = entry(pb::command::Body::Barrier(pb::command::Barrier {}));
         assert_eq!((kind(&barrier), stamps(&barrier)), ("barrier", Some((100, 100))));
+        assert_eq!(details(&barrier, Encoding::Text), "");
+    }
+
+    #[test]
+    fn lead_times_are_shown() {
+        let mut barrier = entry(pb::command::Body::Barrier(pb::command::Barrier {}));
+        if let Some(command) = &mut barrier.command {
+            command.lead_ns = 199_000_000;
+        }
+        assert_eq!(details(&barrier, Encoding::Text), "lead 199 ms");
+        let shown = entry_json(&LogEntry { index: 9, bytes: 7, entry: Ok(barrier) }, Encoding::Text);
+        assert_eq!(shown["lead_ns"], json!(199_000_000));
     }
 }
