@@ -5,7 +5,7 @@ use crate::links::Links;
 use crate::within::Recent;
 use meridian_catalog::Catalog;
 use meridian_clock::{Clock, Mono};
-use meridian_consensus::{Acceptances, Gossip, NodeMemory, Peers, Replica, Replicas, Transfers};
+use meridian_consensus::{Acceptances, Gossip, Heartbeats, NodeMemory, Peers, Replica, Replicas, Transfers};
 use meridian_probe::machine;
 use meridian_proto::internal::v1 as internal;
 use meridian_storage::Store;
@@ -77,6 +77,8 @@ pub struct Parts {
     pub memory: NodeMemory,
     /// What the snapshots that it sends share.
     pub transfers: Transfers,
+    /// Its heartbeats.
+    pub heartbeats: Heartbeats,
     /// Tells other nodes what this one's logs have accepted.
     pub acceptances: Acceptances,
     /// Limits of requests.

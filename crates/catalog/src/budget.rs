@@ -7,7 +7,7 @@
 
 use crate::planner::Plan;
 use crate::planner::Site;
-use crate::rtt::RttMatrix;
+use meridian_types::RttMatrix;
 use meridian_types::floor::{self, RoundTrips};
 use meridian_types::lead_time::{LeadTerms, with_margin};
 use meridian_types::{NodeId, RaftTiming, RegionId};
@@ -245,7 +245,7 @@ impl Placed<'_> {
 mod tests {
     use super::*;
     use crate::planner::{Hosted, plan};
-    use crate::rtt::presets;
+    use crate::presets;
     use meridian_types::{Placement, ZoneId};
 
     fn sites(regions: &[&str]) -> Vec<Site> {
@@ -308,7 +308,7 @@ mod tests {
         let global = three("global:us-east", None);
         let pauses: Vec<_> =
             global.losses.iter().map(|l| (l.region.as_str(), l.pause.map(|p| p.as_millis()))).collect();
-        assert_eq!(pauses, [("ap-northeast", Some(0)), ("eu-west", Some(0)), ("us-east", Some(1176 + 3 * 210))]);
+        assert_eq!(pauses, [("ap-northeast", Some(0)), ("eu-west", Some(0)), ("us-east", Some(830 + 3 * 210))]);
     }
 
     #[test]

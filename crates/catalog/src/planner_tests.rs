@@ -1,7 +1,7 @@
 //! Plans for the presets, and for clusters that are too small for them.
 
 use super::*;
-use crate::rtt::presets::{five, lan, three};
+use crate::presets::{five, lan, three};
 
 /// Nodes numbered from 1, given as `region` or `region/zone`.
 fn sites(places: &[&str]) -> Vec<Site> {
@@ -31,17 +31,17 @@ fn presets_are_placed_for_the_smallest_quorum_round_trip() {
     type Row<'a> = (&'a [&'a str], RttMatrix, &'a str, &'a [u64], &'a [u64], u64);
     let table: [Row<'_>; 13] = [
         // us-east and eu-west both reach a majority in 70 ms; from us-east the third voter is nearer.
-        (&THREE, three(), "global", &[1, 2, 3], &[], 340),
-        (&THREE, three(), "global:eu-west", &[2, 1, 3], &[], 340),
-        (&THREE, three(), "global:ap-northeast,us-east", &[3, 1, 2], &[], 340),
-        (&THREE, three(), "global-reads", &[1, 2, 3], &[], 340),
-        (&THREE, three(), "regional:eu-west", &[2], &[3, 1], 340),
+        (&THREE, three(), "global", &[1, 2, 3], &[], 105),
+        (&THREE, three(), "global:eu-west", &[2, 1, 3], &[], 105),
+        (&THREE, three(), "global:ap-northeast,us-east", &[3, 1, 2], &[], 105),
+        (&THREE, three(), "global-reads", &[1, 2, 3], &[], 105),
+        (&THREE, three(), "regional:eu-west", &[2], &[3, 1], 105),
         // From us-east-1: us-west-2 in 63 ms, eu-west-1 in 68 ms.
-        (&FIVE, five(), "global", &[1, 2, 3], &[4, 5], 400),
-        (&FIVE, five(), "global:us-west-2", &[2, 1, 4], &[5, 3], 400),
-        (&FIVE, five(), "global:ap-southeast-2", &[5, 4, 2], &[3, 1], 400),
-        (&FIVE, five(), "global-reads:us-west-2", &[2, 1, 4], &[5, 3], 400),
-        (&FIVE, five(), "regional:ap-northeast-1", &[4], &[5, 3, 1, 2], 400),
+        (&FIVE, five(), "global", &[1, 2, 3], &[4, 5], 127),
+        (&FIVE, five(), "global:us-west-2", &[2, 1, 4], &[5, 3], 127),
+        (&FIVE, five(), "global:ap-southeast-2", &[5, 4, 2], &[3, 1], 127),
+        (&FIVE, five(), "global-reads:us-west-2", &[2, 1, 4], &[5, 3], 127),
+        (&FIVE, five(), "regional:ap-northeast-1", &[4], &[5, 3, 1, 2], 127),
         (&LAN, lan(), "global", &[1, 2, 3], &[], 100),
         (&LAN, lan(), "global:c", &[3, 1, 2], &[], 100),
         (&LAN, lan(), "regional:local", &[1, 2, 3], &[], 100),

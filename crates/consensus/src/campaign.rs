@@ -2,8 +2,8 @@
 //!
 //! openraft waits for the lease and then for a random time between the election timeouts, so that candidates do not get in
 //! each other's way. An order among the voters does the same without the wait: when the lease runs out, the first of them
-//! asks for votes at once, the next one a heartbeat interval later (more than a round trip), and so on, until one leads.
-//! openraft's own timer stays behind all of them.
+//! asks for votes at once, the next one a turn later (more than a round trip), and so on, until one leads. openraft's own
+//! timer is off.
 //!
 //! Nothing rests on the order, or on when somebody campaigns: a pre-vote is refused by every voter whose promise still
 //! runs, the candidate itself included (R3, R6), and by every voter whose log is ahead.
@@ -28,7 +28,7 @@ fn place(me: NodeId, led: Option<NodeId>, voters: &BTreeSet<NodeId>) -> u32 {
 
 /// How long after it last heard from a leader this voter stands for election.
 fn patience(timing: &RaftTiming, place: u32) -> Duration {
-    timing.promise() + SLACK + Duration::from_millis(timing.heartbeat_ms) * place
+    timing.promise() + SLACK + timing.turn() * place
 }
 
 /// Before a voter that was not elected tries again: at least until its votes were answered, and spread.
@@ -78,7 +78,7 @@ mod tests {
     fn nobody_stands_within_the_promise() {
         let timing = RaftTiming { heartbeat_ms: 100, election_min_ms: 300, election_max_ms: 600 };
         assert!(patience(&timing, 0) > timing.promise());
-        assert_eq!(patience(&timing, 2) - patience(&timing, 0), Duration::from_millis(200));
+        assert_eq!(patience(&timing, 2) - patience(&timing, 0), Duration::from_millis(400));
         assert!(pause(&timing) >= Duration::from_millis(300));
     }
 }

@@ -18,14 +18,18 @@ pub const APPEND_ENTRIES_MAX: u64 = 512;
 /// * No leader restore: with commit before the leader's own fsync, a restarted leader could give one log id
 ///   to two different entries.
 /// * No step-down on its own: leadership moves only where the lease was dropped before (rule R4).
+/// * No ticks: when to beat and when to stand for election is decided here ([`crate::heartbeats`], [`crate::campaign`]), and
+///   a thousand idle groups do not wake up fifty times a second. What openraft calls the heartbeat interval is only how long
+///   it waits for the answer to one.
 /// * No election before the replica says so (see [`crate::replica`]): a voter forgets its promise with its
 ///   process.
 pub(crate) fn raft_config(timing: &RaftTiming, cluster: &str) -> Result<Arc<Config>, ConfigError> {
     let config = Config {
         cluster_name: cluster.to_owned(),
-        heartbeat_interval: timing.heartbeat_ms,
+        heartbeat_interval: timing.beat_answer_ms(),
         election_timeout_min: timing.election_min_ms,
         election_timeout_max: timing.election_max_ms,
+        enable_tick: false,
         enable_elect: false,
         enable_leader_restore: Some(sabotaged(Sabotage::RestoreLeader)),
         enable_pre_vote: Some(true),

@@ -10,10 +10,12 @@ mod stamping;
 
 use crate::codec;
 use crate::error::{ConsensusError, NotLeader};
+use crate::heartbeats::{Beater, Heartbeats};
 use crate::lease::{Moment, QuorumAcks};
 use crate::log_cache::LogCache;
 use crate::memory::Charge;
 use crate::raft_types::{Raft, RaftLeaderId};
+use crate::replica::followers;
 use crate::safe_time::SafeTime;
 use crate::sequencer::{Closed, Sequencer};
 use meridian_clock::{Clock, Mono};
@@ -22,6 +24,7 @@ use meridian_proto::internal::v1 as pb;
 use meridian_types::{KeySpan, LeaderId, NodeId, ShardId, Timestamp};
 use openraft::async_runtime::watch::WatchReceiver;
 use stamping::Orders;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
@@ -76,6 +79,7 @@ pub(crate) struct Handover<'a> {
 impl Handover<'_> {
     /// The successor is about to be told: from here there is no way back (openraft has none).
     pub(crate) fn settle(mut self) {
+        self.leadership.handed_over.store(true, Ordering::Release);
         self.done = true;
     }
 }
@@ -97,6 +101,8 @@ pub(crate) struct LeaderParts {
     pub(crate) cache: Arc<LogCache>,
     pub(crate) safe: Arc<SafeTime>,
     pub(crate) acks: Arc<QuorumAcks>,
+    pub(crate) heartbeats: Heartbeats,
+    pub(crate) beater: Beater,
     pub(crate) lease: Duration,
     /// The lead time at the end of the log, applied or not (rule K2).
     pub(crate) lead: Duration,
@@ -130,6 +136,8 @@ pub(crate) struct Leadership {
     stage: watch::Sender<Stage>,
     /// Set when a transfer starts: no more proposals.
     paused: watch::Sender<Option<NodeId>>,
+    /// The successor was told.
+    handed_over: AtomicBool,
 }
 
 impl Leadership {
@@ -154,6 +162,7 @@ impl Leadership {
             barrier_wanted: Notify::new(),
             stage: watch::Sender::new(Stage::Opening),
             paused: watch::Sender::new(None),
+            handed_over: AtomicBool::new(false),
         });
         this.want_barrier();
         tokio::spawn(stamping::run(
@@ -260,7 +269,7 @@ impl Leadership {
             return Ok(());
         }
         let mut credits = self.parts.acks.changes();
-        self.parts.raft.trigger().heartbeat().await.map_err(|e| ConsensusError::Stopped(e.to_string()))?;
+        self.beat().await?;
         let proven = async {
             while !self.acked_since(since) {
                 if credits.changed().await.is_err() {
@@ -271,6 +280,22 @@ impl Leadership {
         let limit = self.parts.lease * 2;
         let proof = async { tokio::time::timeout(limit, proven).await.map_err(|_| ConsensusError::NotProven) };
         self.while_leading(proof).await
+    }
+
+    /// Whether a successor was told: there is no way back.
+    pub(crate) fn is_handed_over(&self) -> bool {
+        self.handed_over.load(Ordering::Acquire)
+    }
+
+    /// Asks the followers whether they still take this leadership's word.
+    async fn beat(&self) -> Result<(), ConsensusError> {
+        let followers = followers(&self.parts.raft);
+        if followers.iter().any(|f| self.parts.heartbeats.is_older(*f)) {
+            let asked = self.parts.raft.trigger().heartbeat().await;
+            asked.map_err(|e| ConsensusError::Stopped(e.to_string()))?;
+        }
+        self.parts.heartbeats.beat(&self.parts.beater, self.leader(), followers);
+        Ok(())
     }
 
     /// Does `work`, unless the leadership ends first.

@@ -31,6 +31,7 @@ pub mod gossip;
 mod granted;
 #[cfg(test)]
 mod hazards;
+mod heartbeats;
 #[cfg(test)]
 mod lead_log;
 mod lead_time;
@@ -57,6 +58,7 @@ pub use backlog::{Backlog, FlushLags};
 pub use early::{Acceptances, Awaited};
 pub use error::{ConsensusError, NotLeader};
 pub use gossip::Gossip;
+pub use heartbeats::Heartbeats;
 pub use log_cache::LogMemory;
 pub use memory::{Charge, InFlight, NodeMemory, OverBudget};
 pub use peers::{PeerAddress, Peers};

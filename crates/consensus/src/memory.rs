@@ -15,6 +15,7 @@
 
 use crate::backlog::Backlog;
 use crate::log_cache::LogMemory;
+use crate::packing::Packer;
 use meridian_types::MemoryBudget;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,6 +29,8 @@ pub struct NodeMemory {
     pub in_flight: InFlight,
     /// Recent log entries of all shards.
     pub log: LogMemory,
+    /// What packs the log for other regions.
+    pub packer: Packer,
     /// Log on disk that waits for a flush of the data.
     pub backlog: Backlog,
 }
@@ -43,7 +46,7 @@ impl NodeMemory {
     pub fn new(budget: MemoryBudget) -> Self {
         let log = LogMemory::new(usize::try_from(budget.log_entries).unwrap_or(usize::MAX));
         let backlog = Backlog::new(budget.data_memtables.saturating_mul(BACKLOG_PER_MEMTABLES).max(BACKLOG_MIN));
-        Self { budget, in_flight: InFlight::new(budget.in_flight), log, backlog }
+        Self { budget, in_flight: InFlight::new(budget.in_flight), log, packer: Packer::default(), backlog }
     }
 }
 

@@ -5,12 +5,16 @@
 //!   (rule R1). This is what leases and closed timestamps rest on.
 //! * A stream whose oldest request stays unanswered too long is given up: heartbeats have a connection of their
 //!   own and would hide a black-holed log stream for ever.
+//! * Heartbeats are Meridian's own: openraft's are answered with what the follower has answered to those (see
+//!   `heartbeats`). Only a node that does not know them gets openraft's.
 //! * Between regions, entries are packed for a follower that can unpack them.
 //! * What a new leader asks of a follower's log, and knows already from its vote, is not sent (see `granted.rs`).
 
 use crate::codec;
 use crate::early::acceptor::Acceptor;
 use crate::granted::Granted;
+use crate::heartbeats::Heartbeats;
+use crate::heartbeats::pulse::{Pulse, credit, leader_of};
 use crate::lease::{Moment, QuorumAcks};
 use crate::packing::Packer;
 use crate::peers::{Class, MESSAGE_BYTES_MAX, NoPeer, Peers};
@@ -21,7 +25,6 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
 use meridian_clock::{Clock, Mono};
-use meridian_probe::{Sabotage, sabotaged};
 use meridian_proto::internal::v1 as pb;
 use meridian_proto::internal::v1::raft_client::RaftClient;
 use meridian_transport::Channel;
@@ -58,6 +61,11 @@ pub(crate) struct Network {
     pub(crate) clock: Clock,
     pub(crate) acks: Arc<QuorumAcks>,
     pub(crate) transfers: Transfers,
+    /// Packs entries for other regions.
+    pub(crate) packer: Packer,
+    /// This node's heartbeats, and what this replica's followers have answered to them.
+    pub(crate) heartbeats: Heartbeats,
+    pub(crate) pulse: Arc<Pulse>,
     /// What the voters held when they voted for this replica.
     pub(crate) granted: Granted,
     /// Whom this replica has voted for.
@@ -139,7 +147,7 @@ impl PeerLink {
         }
         let peers = &self.network.peers;
         let (here, there) = (peers.region(peers.me())?, peers.region(self.to)?);
-        if here == there { None } else { Packer::new() }
+        (here != there).then(|| self.network.packer.clone())
     }
 
     async fn ask_vote(
@@ -266,6 +274,10 @@ impl NetStreamAppend<Raftish> for PeerLink {
     {
         Box::pin(async move {
             let Some(first) = input.next().await else { return Ok(futures::stream::empty().boxed()) };
+            if self.class == Class::Control && !self.network.heartbeats.is_older(self.to) {
+                let answer = self.network.pulse.tell(self.to, leader_of(&first.vote)).await;
+                return Ok(futures::stream::iter([Ok(answer)]).boxed());
+            }
             if let Some(answer) = self.network.granted.answer(self.to, &first) {
                 return Ok(futures::stream::iter([Ok(answer)]).boxed());
             }
@@ -283,10 +295,10 @@ impl NetStreamAppend<Raftish> for PeerLink {
             let (sent, clock) = (unanswered.clone(), self.network.clock.clone());
             let mut target = Some(self.target());
             let unpacks = Arc::new(AtomicBool::new(false));
-            let (may_pack, mut packer) = (unpacks.clone(), self.packer());
+            let (may_pack, packer) = (unpacks.clone(), self.packer());
             let requests = input.map(move |request| {
                 let mut message = append_to_pb(&request, target.take());
-                if let Some(packer) = packer.as_mut().filter(|_| may_pack.load(Ordering::Relaxed)) {
+                if let Some(packer) = packer.as_ref().filter(|_| may_pack.load(Ordering::Relaxed)) {
                     packer.pack(&mut message);
                 }
                 // Once is enough: all requests of a stream are of one leadership.
@@ -350,11 +362,7 @@ impl PeerLink {
         };
         let answer = append_answer(reply, sent.prev);
         if let Ok(Ok(_) | Err(StreamAppendError::Conflict(_))) = &answer {
-            // The follower took the message under this leader's vote, so it had promised no higher one when
-            // the request was sent.
-            let late = sabotaged(Sabotage::CreditOnArrival);
-            let at = if late { Moment::now(&self.network.clock) } else { sent.at };
-            self.network.acks.credit(sent.leader, self.to, at);
+            credit(&self.network.acks, &self.network.clock, sent.leader, self.to, sent.at);
         }
         Some(answer)
     }

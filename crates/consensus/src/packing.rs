@@ -1,13 +1,15 @@
 //! Entries on their way to another region, compressed (zstd): bandwidth between regions is what is paid for.
 //!
 //! A sender packs for a receiver that has said that it can unpack (an older node cannot), and only what is worth it. Each
-//! message is packed for itself, so nothing depends on what came before it.
+//! message is packed for itself, so nothing depends on what came before it, and all streams of a node share what packing
+//! takes: a context has up to a megabyte, and a node may have thousands of streams.
 
 use crate::codec::Malformed;
 use crate::peers::MESSAGE_BYTES_MAX;
 use bytes::Bytes;
 use meridian_proto::internal::v1 as pb;
 use prost::Message as _;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use zstd_safe::{CCtx, CParameter};
 
 /// Fewer bytes than this are sent as they are: a lone small write gains nothing.
@@ -17,34 +19,56 @@ const WORTH_PERCENT: usize = 90;
 /// zstd's fastest ordinary level: about 400 MB for each second of a core, where a shard's log has a tenth of that.
 const LEVEL: i32 = 1;
 
-/// Packs the messages of one stream.
-pub(crate) struct Packer {
-    context: CCtx<'static>,
+/// Contexts kept while nobody packs. In use are at most as many as there are threads: nobody waits while he packs.
+const IDLE_MAX: usize = 2;
+
+/// Packs a node's messages. Clones share it.
+#[derive(Clone, Default)]
+pub struct Packer {
+    idle: Arc<Mutex<Vec<CCtx<'static>>>>,
+}
+
+impl std::fmt::Debug for Packer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Packer").finish_non_exhaustive()
+    }
 }
 
 impl Packer {
-    /// `None` if the library cannot: everything goes unpacked then.
-    pub(crate) fn new() -> Option<Self> {
-        let mut context = CCtx::try_create()?;
-        context.set_parameter(CParameter::CompressionLevel(LEVEL)).ok()?;
-        Some(Self { context })
+    fn idle(&self) -> MutexGuard<'_, Vec<CCtx<'static>>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `None` if the library cannot: what was to be packed goes unpacked then.
+    fn context(&self) -> Option<CCtx<'static>> {
+        let idle = self.idle().pop();
+        idle.or_else(|| {
+            let mut context = CCtx::try_create()?;
+            context.set_parameter(CParameter::CompressionLevel(LEVEL)).ok()?;
+            Some(context)
+        })
     }
 
     /// The entries of an append in as few bytes as possible, either packed or as they are.
-    pub(crate) fn pack(&mut self, append: &mut pb::AppendRequest) {
+    pub(crate) fn pack(&self, append: &mut pb::AppendRequest) {
         let plain: usize = append.entries.iter().map(prost::Message::encoded_len).sum();
         if plain < BYTES_MIN {
             return;
         }
+        let Some(mut context) = self.context() else { return };
         let packed = pb::PackedEntries { entries: std::mem::take(&mut append.entries) };
         // Only what is worth it fits.
         let mut buffer = vec![0; plain / 100 * WORTH_PERCENT];
-        match self.context.compress2(&mut buffer[..], &packed.encode_to_vec()) {
+        match context.compress2(&mut buffer[..], &packed.encode_to_vec()) {
             Ok(length) => {
                 buffer.truncate(length);
                 append.packed = buffer.into();
             }
             Err(_) => append.entries = packed.entries,
+        }
+        let mut idle = self.idle();
+        if idle.len() < IDLE_MAX {
+            idle.push(context);
         }
     }
 }
@@ -93,14 +117,14 @@ mod tests {
     fn what_compresses_is_packed_and_comes_out_as_it_was() {
         let mut sent = append((0..100).map(|i| format!("the value of row {i}").repeat(5).into_bytes()));
         let (entries, plain) = (sent.entries.clone(), sent.encoded_len());
-        Packer::new().unwrap().pack(&mut sent);
+        Packer::default().pack(&mut sent);
         assert!(sent.entries.is_empty() && sent.encoded_len() < plain / 4, "{} of {plain}", sent.encoded_len());
         assert_eq!(entries_of(&mut sent), Ok(entries));
     }
 
     #[test]
     fn what_does_not_compress_or_is_small_goes_as_it_is() {
-        let mut packer = Packer::new().unwrap();
+        let packer = Packer::default();
         for mut sent in [append([noise(100_000)]), append([vec![7; BYTES_MIN / 2]]), append([])] {
             let before = sent.clone();
             packer.pack(&mut sent);
@@ -110,9 +134,26 @@ mod tests {
     }
 
     #[test]
+    fn contexts_are_used_again_and_few_are_kept() {
+        let packer = Packer::default();
+        let contexts: Vec<_> = (0..5).map(|_| packer.context().unwrap()).collect();
+        drop(contexts);
+        let mut sent = append([vec![7; 10_000]]);
+        for _ in 0..3 {
+            packer.clone().pack(&mut sent.clone());
+            assert_eq!(packer.idle().len(), 1);
+        }
+        packer.idle().extend((0..IDLE_MAX).map(|_| CCtx::create()));
+        let taken = packer.context().unwrap();
+        packer.pack(&mut sent);
+        assert_eq!(packer.idle().len(), IDLE_MAX);
+        drop(taken);
+    }
+
+    #[test]
     fn damaged_and_boasting_bytes_are_refused() {
         let mut sent = append([vec![7; 100_000]]);
-        Packer::new().unwrap().pack(&mut sent);
+        Packer::default().pack(&mut sent);
         for cut in [0, 4, sent.packed.len() - 1] {
             let mut damaged = sent.clone();
             damaged.packed = match cut {

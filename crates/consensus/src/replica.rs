@@ -13,6 +13,8 @@ use crate::early::outcomes::Outcomes;
 use crate::early::{Acceptances, Awaited};
 use crate::error::{ConsensusError, NotLeader};
 use crate::granted::Granted;
+use crate::heartbeats::pulse::Pulse;
+use crate::heartbeats::{Beater, Heartbeats};
 use crate::leadership::{LeaderParts, Leadership, Proposal};
 use crate::lease::{Moment, QuorumAcks};
 use crate::log_cache::LogCache;
@@ -29,7 +31,7 @@ use meridian_probe::{Event, ReadKind, Sabotage, emit, mark, sabotaged};
 use meridian_proto::internal::v1 as pb;
 use meridian_proto::v1::RequestId;
 use meridian_storage::{DataView, DiskLevel, DiskSpace, Store};
-use meridian_types::{KeyRange, KeySpan, LogId, NodeId, RaftTiming, ShardId, TableId, Timestamp};
+use meridian_types::{KeyRange, KeySpan, LeaderId, LogId, NodeId, RaftTiming, ShardId, TableId, Timestamp};
 use openraft::async_runtime::watch::WatchReceiver;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -67,6 +69,8 @@ pub struct ReplicaOptions {
     pub memory: NodeMemory,
     /// What the snapshots that it sends share.
     pub transfers: Transfers,
+    /// This node's heartbeats.
+    pub heartbeats: Heartbeats,
     /// Tells other nodes what it has accepted.
     pub acceptances: Acceptances,
 }
@@ -108,6 +112,8 @@ pub struct Replica {
     cache: Arc<LogCache>,
     safe: Arc<SafeTime>,
     acks: Arc<QuorumAcks>,
+    heartbeats: Heartbeats,
+    beater: Beater,
     snapshots: Arc<SnapshotMaker>,
     backlog: Backlog,
     /// Told when the data has to be flushed for the log's sake.
@@ -126,6 +132,13 @@ pub struct Replica {
 
 fn stopped(e: impl std::fmt::Display) -> ConsensusError {
     ConsensusError::Stopped(e.to_string())
+}
+
+/// The members of the effective membership beside this node.
+pub(crate) fn followers(raft: &Raft) -> Vec<NodeId> {
+    let metrics = raft.server_metrics();
+    let metrics = metrics.borrow_watched();
+    metrics.membership_config.nodes().filter(|(id, _)| **id != metrics.id).map(|(id, _)| NodeId(*id)).collect()
 }
 
 impl Replica {
@@ -147,6 +160,7 @@ impl Replica {
             machine,
             memory,
             transfers,
+            heartbeats,
             acceptances,
         } = options;
         let me = peers.me();
@@ -160,6 +174,7 @@ impl Replica {
         let early = EarlyCommit::new(me, shard, acceptor.clone(), outcomes.clone());
         let safe = Arc::new(SafeTime::new(Timestamp(state.last_ts)));
         let acks = Arc::new(QuorumAcks::new(me));
+        let pulse = Arc::new(Pulse::new(shard, clock.clone(), acks.clone(), &timing));
         store.data.collect_in(shard, table, &range);
         let snapshots = SnapshotMaker::new(shard, table, range.clone(), store.clone());
         let (worker, position) = ApplyWorker::open(
@@ -179,6 +194,9 @@ impl Replica {
             clock: clock.clone(),
             acks: acks.clone(),
             transfers,
+            packer: memory.packer.clone(),
+            heartbeats: heartbeats.clone(),
+            pulse: pulse.clone(),
             granted: Granted::default(),
             acceptor: acceptor.clone(),
         };
@@ -188,6 +206,7 @@ impl Replica {
         let membership = raft.with_raft_state(|state| state.membership_state.effective().clone()).await;
         let membership = membership.map_err(stopped)?;
         acceptor.learn_membership(&membership);
+        let beater = Beater::new(pulse, raft.clone());
         let this = Arc::new(Self {
             shard,
             table,
@@ -200,6 +219,8 @@ impl Replica {
             cache,
             safe,
             acks,
+            heartbeats,
+            beater,
             snapshots,
             backlog: memory.backlog,
             flush_due,
@@ -546,6 +567,21 @@ impl Replica {
         &self.timing
     }
 
+    /// The leader as which it beats: not once it has told a successor, or the voters could elect nobody else.
+    pub(crate) fn beats_as(&self) -> Option<LeaderId> {
+        self.leadership().filter(|l| !l.is_handed_over()).map(|l| l.leader())
+    }
+
+    /// The other members.
+    pub(crate) fn followers(&self) -> Vec<NodeId> {
+        followers(&self.raft)
+    }
+
+    /// What beats for it.
+    pub(crate) fn beater(&self) -> &Beater {
+        &self.beater
+    }
+
     /// A message of a leader has come.
     pub(crate) fn hear(&self) {
         *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Mono::now();
@@ -607,6 +643,8 @@ impl Replica {
             cache: self.cache.clone(),
             safe: self.safe.clone(),
             acks: self.acks.clone(),
+            heartbeats: self.heartbeats.clone(),
+            beater: self.beater.clone(),
             lease: if sabotaged(Sabotage::OverlongLease) { self.timing.promise() * 2 } else { self.timing.lease() },
             lead: self.lead_in_log(),
         }

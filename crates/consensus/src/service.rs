@@ -3,6 +3,7 @@
 //! would be talked back into leading a term whose tail it has lost).
 
 use crate::codec;
+use crate::heartbeats::answer;
 use crate::packing;
 use crate::peers::MESSAGE_BYTES_MAX;
 use crate::raft_types::{RaftEntry, RaftPayload, RaftVote, Raftish};
@@ -86,13 +87,13 @@ impl RaftService {
         let answers = replica.raft().stream_append(requests.boxed()).map(|answer| match answer {
             Ok(Ok(matched)) => {
                 let log_id = matched.as_ref().map(codec::log_id_to_pb);
-                Ok(reply(pb::append_reply::Result::Matched(pb::append_reply::Matched { log_id })))
+                Ok(append_reply(pb::append_reply::Result::Matched(pb::append_reply::Matched { log_id })))
             }
             Ok(Err(StreamAppendError::Conflict(at))) => {
-                Ok(reply(pb::append_reply::Result::Conflict(codec::log_id_to_pb(&at))))
+                Ok(append_reply(pb::append_reply::Result::Conflict(codec::log_id_to_pb(&at))))
             }
             Ok(Err(StreamAppendError::HigherVote(v))) => {
-                Ok(reply(pb::append_reply::Result::HigherVote(codec::vote_to_pb(&v))))
+                Ok(append_reply(pb::append_reply::Result::HigherVote(codec::vote_to_pb(&v))))
             }
             Err(fatal) => Err(failed(fatal)),
         });
@@ -158,13 +159,15 @@ fn no_room(e: DiskFull) -> Status {
     Status::unavailable(e.to_string())
 }
 
-fn reply(result: pb::append_reply::Result) -> pb::AppendReply {
+/// The answer to an append.
+pub(crate) fn append_reply(result: pb::append_reply::Result) -> pb::AppendReply {
     pb::AppendReply { result: Some(result), unpacks: true }
 }
 
 #[tonic::async_trait]
 impl pb::raft_server::Raft for RaftService {
     type AppendStream = BoxStream<'static, Result<pb::AppendReply, Status>>;
+    type BeatStream = BoxStream<'static, Result<pb::BeatReplies, Status>>;
     type AcceptStream = BoxStream<'static, Result<pb::AcceptReply, Status>>;
     type TransferSnapshotStream = BoxStream<'static, Result<pb::TransferReply, Status>>;
 
@@ -193,6 +196,10 @@ impl pb::raft_server::Raft for RaftService {
             std::future::ready(taken.err().map(Err))
         });
         Ok(Response::new(silence.boxed()))
+    }
+
+    async fn beat(&self, request: Request<Streaming<pb::BeatBatch>>) -> Result<Response<Self::BeatStream>, Status> {
+        Ok(Response::new(answer::answers(&self.replicas, request.into_inner()).boxed()))
     }
 
     async fn vote(&self, request: Request<pb::VoteRequest>) -> Result<Response<pb::VoteReply>, Status> {

@@ -18,7 +18,7 @@ use meridian_api::{Context, Deadlines, Parts, routes};
 use meridian_catalog::{Catalog, Cluster, NewCluster, RttMatrix, form_cluster, timing_for};
 use meridian_clock::{Clock, Mono};
 use meridian_consensus::{
-    Acceptances, BYTES_PER_SECOND_DEFAULT, Charge, Gossip, Member, NodeMemory, PeerAddress, Peers, Replica,
+    Acceptances, BYTES_PER_SECOND_DEFAULT, Charge, Gossip, Heartbeats, Member, NodeMemory, PeerAddress, Peers, Replica,
     ReplicaOptions, Replicas, Transfers,
 };
 use meridian_proto::internal::v1 as pb;
@@ -139,6 +139,7 @@ pub async fn boot(config: NodeConfig, environment: Environment) -> Result<Booted
     }
     let replicas = Replicas::new(config.node, membership.cluster_id.as_str().into());
     let gossip = Gossip::new(replicas.clone(), peers.clone(), clock.clone(), store.space().clone(), publish_interval);
+    let heartbeats = Heartbeats::new(replicas.cluster().clone(), peers.clone(), clock.clone());
     let stop = CancellationToken::new();
     let ctx = Context::new(Parts {
         me: config.node,
@@ -154,6 +155,7 @@ pub async fn boot(config: NodeConfig, environment: Environment) -> Result<Booted
         gossip,
         memory: NodeMemory::new(config.memory()?),
         transfers: Transfers::new(config.snapshot_bytes_per_second.unwrap_or(BYTES_PER_SECOND_DEFAULT)),
+        heartbeats,
         acceptances: Acceptances::new(config.node),
         limits: Limits::default(),
         deadlines,
@@ -165,9 +167,11 @@ pub async fn boot(config: NodeConfig, environment: Environment) -> Result<Booted
     let (routes, health) = routes(&ctx).await?;
     let first = config.form.as_ref().map(|f| f.first);
     let (gossip, telling) = (ctx.gossip.clone(), ctx.clone());
-    let work: [BoxFuture<'static, ()>; 9] = [
+    let (heartbeats, replicas) = (ctx.heartbeats.clone(), ctx.replicas.clone());
+    let work: [BoxFuture<'static, ()>; 10] = [
         watch_disk(ctx.store.clone()).boxed(),
         async move { gossip.run().await }.boxed(),
+        async move { heartbeats.run(&replicas).await }.boxed(),
         async move { telling.acceptances.run(telling.replicas.cluster().clone(), telling.peers.clone()).await }.boxed(),
         follow_catalog(ctx.clone(), changed).boxed(),
         Host::new(ctx.clone(), membership.max_offset).run().boxed(),
@@ -247,6 +251,7 @@ async fn open_catalog_replica(
         machine,
         memory: ctx.memory.clone(),
         transfers: ctx.transfers.clone(),
+        heartbeats: ctx.heartbeats.clone(),
         acceptances: ctx.acceptances.clone(),
     })
     .await?;

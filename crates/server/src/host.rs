@@ -76,6 +76,7 @@ impl Host {
                     machine,
                     memory: self.ctx.memory.clone(),
                     transfers: self.ctx.transfers.clone(),
+                    heartbeats: self.ctx.heartbeats.clone(),
                     acceptances: self.ctx.acceptances.clone(),
                 };
                 let replica = Replica::open(options).await?;

@@ -9,9 +9,9 @@ pub const LEASE_MARGIN_PERCENT: u64 = 10;
 /// the lease that every voter promises (rule R3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RaftTiming {
-    /// Between heartbeats of an idle leader; above the largest RTT among the members, or it locks itself out.
+    /// Between heartbeats of an idle leader; none waits for the answer to the one before, so it may be shorter than an RTT.
     pub heartbeat_ms: u64,
-    /// Shortest election timeout.
+    /// Shortest election timeout: how long a voter's answer may take.
     pub election_min_ms: u64,
     /// Longest election timeout, and the lease that every voter promises.
     pub election_max_ms: u64,
@@ -20,7 +20,20 @@ pub struct RaftTiming {
 impl RaftTiming {
     /// Whether the timers are in order: heartbeats, then the shortest election timeout, then the longest.
     pub fn is_ordered(&self) -> bool {
-        0 < self.heartbeat_ms && self.heartbeat_ms < self.election_min_ms && self.election_min_ms < self.election_max_ms
+        0 < self.heartbeat_ms
+            && self.heartbeat_ms < self.beat_answer_ms()
+            && self.beat_answer_ms() < self.election_min_ms
+            && self.election_min_ms < self.election_max_ms
+    }
+
+    /// For how long openraft waits for a heartbeat's answer: for less than the shortest election timeout.
+    pub fn beat_answer_ms(&self) -> u64 {
+        self.election_min_ms * 3 / 4
+    }
+
+    /// Between two voters that stand for election, one after the other: more than a round trip.
+    pub fn turn(&self) -> Duration {
+        Duration::from_millis(self.heartbeat_ms.max(self.election_min_ms * 2 / 3))
     }
 
     /// What every voter promises after it has heard from a leader.

@@ -16,8 +16,8 @@ use tonic::transport::Endpoint;
 use tower_service::Service as _;
 
 /// Methods whose requests are streams; all others are unary.
-const STREAMING: [&str; 7] =
-    ["/Append", "/Accept", "/TransferSnapshot", "/InstallSnapshot", "/Gossip", "/Forward", "/Pipeline"];
+const STREAMING: [&str; 8] =
+    ["/Append", "/Accept", "/Beat", "/TransferSnapshot", "/InstallSnapshot", "/Gossip", "/Forward", "/Pipeline"];
 
 /// How a host makes connections.
 #[derive(Clone, Debug)]

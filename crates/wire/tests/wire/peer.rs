@@ -84,6 +84,20 @@ fn mutate(target: Option<pb::Target>) -> pb::MutateRequest {
     pb::MutateRequest { target, mutation: Some(mutation()), floor: 77, early: false }
 }
 
+fn beats() -> pb::BeatBatch {
+    let beat = |(number, leader)| pb::HeartBeat { number, shard: 4, leader };
+    let beats = [(900, Some(leader())), (901, None)].map(beat).into();
+    pb::BeatBatch { target: target(), beats, dropped: vec![7, 8] }
+}
+
+fn beat_replies() -> pb::BeatReplies {
+    use pb::append_reply::{Matched, Result as Reply};
+    let results = [Some(Reply::Matched(Matched { log_id: None })), vote().map(Reply::HigherVote), None];
+    let reply = |result| pb::AppendReply { result: Some(result), unpacks: true };
+    let replies = (900..).zip(results).map(|(number, result)| pb::BeatReply { number, reply: result.map(reply) });
+    pb::BeatReplies { replies: replies.collect() }
+}
+
 fn acceptances() -> pb::Acceptances {
     let accepted = |(shard, index)| pb::Acceptance { shard, leader: log_id(index).leader, index };
     pb::Acceptances { target: target(), accepted: [(4, 41), (5, 300)].map(accepted).into() }
@@ -308,6 +322,8 @@ fn requests() -> Vec<Fixture> {
         fixture("meridian.internal.v1.MutateRequest", "early", early),
         fixture("meridian.internal.v1.Acceptances", "all", acceptances()),
         fixture("meridian.internal.v1.AcceptReply", "all", pb::AcceptReply {}),
+        fixture("meridian.internal.v1.BeatBatch", "all", beats()),
+        fixture("meridian.internal.v1.BeatReplies", "all", beat_replies()),
         fixture("meridian.internal.v1.AppendRequest", "origins", counted_append()),
         fixture("meridian.internal.v1.AppendRequest", "lead-time", leading_append()),
         fixture("meridian.internal.v1.ReadIndexRequest", "all", read_index(target())),

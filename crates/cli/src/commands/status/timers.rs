@@ -12,10 +12,9 @@ use std::time::Duration;
 
 /// How the timers are derived, for people.
 pub(super) const DERIVATION: &str = "\
-R is the largest round trip among a shard's members. Heartbeat H = 4/3 R + 60 ms: its answer is back before it counts as
-lost. Longest election timeout = 2.4 H + R + 150 ms: what a voter promises a leader, so that one lost heartbeat ends
-nothing. Shortest = 2.2 H + 20 ms: skipped heartbeats start no election, and a vote's answer is back in time. Up to R = 5 ms:
-100, 300, 600 ms. Leases are the longest timeout less a tenth for clocks that run at different speeds. The values in force
+R is the largest round trip among a shard's members. Heartbeat H = R / 2, at least 100 ms: beats do not wait for one another's
+answers. Longest election timeout = 2 R + 2 H + 200 ms, at least 600 ms: what a voter promises a leader, so that a lost packet,
+sent again after R + 200 ms, ends nothing. Shortest = 2 R + 50 ms, at least 300 ms: a vote's answer is back in time. Leases are the longest timeout less a tenth for clocks that run at different speeds. The values in force
 follow from the round trips that the cluster was formed with; those that the measured ones would give are beside them.";
 
 /// A shard's timers in force, and the round trips that they come from.
