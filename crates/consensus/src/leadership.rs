@@ -6,6 +6,7 @@
 //! that it holds, read points, closed timestamps, and its end.
 
 mod lead;
+mod pace;
 mod stamping;
 
 use crate::codec;
@@ -23,7 +24,8 @@ use meridian_probe::{Event, Sabotage, emit, sabotaged};
 use meridian_proto::internal::v1 as pb;
 use meridian_types::{KeySpan, LeaderId, NodeId, ShardId, Timestamp};
 use openraft::async_runtime::watch::WatchReceiver;
-use stamping::Orders;
+use pace::Pace;
+use stamping::{BarrierWanted, Orders};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -108,6 +110,11 @@ pub(crate) struct LeaderParts {
     pub(crate) lead: Duration,
 }
 
+/// A barrier's stamp, once it was handed over.
+type Stamped = oneshot::Receiver<Timestamp>;
+/// A barrier's stamp, once it is applied.
+type Committed = oneshot::Receiver<Result<Timestamp, ConsensusError>>;
+
 /// How far a leadership is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
@@ -124,9 +131,10 @@ pub(crate) struct Leadership {
     parts: LeaderParts,
     leader: RaftLeaderId,
     sequencer: Mutex<Sequencer>,
+    pace: Mutex<Pace>,
     proposals: mpsc::Sender<Proposal>,
     /// Barriers for the stamping task to hand over; the answer says what became of them.
-    barriers: mpsc::Sender<oneshot::Sender<Result<Timestamp, ConsensusError>>>,
+    barriers: mpsc::Sender<BarrierWanted>,
     /// GC floors for the stamping task to hand over.
     floors: mpsc::Sender<Timestamp>,
     /// Lead times for the stamping task to hand over.
@@ -153,6 +161,7 @@ impl Leadership {
         let lead = parts.lead;
         let this = Arc::new(Self {
             sequencer: Mutex::new(Sequencer::new(codec::leader_of(&leader), last, lead)),
+            pace: Mutex::default(),
             parts,
             leader,
             proposals,
@@ -425,11 +434,29 @@ impl Leadership {
         self.want_barrier();
     }
 
-    /// Commits a barrier above every promise made so far; the last step before a transfer.
+    /// Commits a barrier above every promise made so far.
     pub(crate) async fn commit_barrier(&self) -> Result<Timestamp, ConsensusError> {
-        let (answer, committed) = oneshot::channel();
-        // The stamping task hands it over: nobody else may come between a stamp and its place in the log (S1).
-        self.barriers.send(answer).await.map_err(|_| NotLeader { hint: None })?;
+        let (_, committed) = self.want_barrier_now().await?;
         committed.await.map_err(|_| ConsensusError::Lost)?
+    }
+
+    /// Puts a barrier above every promise made so far at the end of the log: the last step before a transfer. It need not be
+    /// committed: the successor is elected before the lease is over only if it has all of this log (N3), and whoever is
+    /// elected afterwards stamps above true time by itself (C1).
+    pub(crate) async fn append_barrier(&self) -> Result<(), ConsensusError> {
+        let (stamped, committed) = self.want_barrier_now().await?;
+        let ts = stamped.await.map_err(|_| ConsensusError::Lost)?;
+        tokio::select! {
+            biased;
+            committed = committed => committed.map_err(|_| ConsensusError::Lost)?.map(|_| ()),
+            () = self.parts.cache.wait_stamp_synced(ts) => Ok(()),
+        }
+    }
+
+    async fn want_barrier_now(&self) -> Result<(Stamped, Committed), ConsensusError> {
+        let ((stamped, at), (committed, outcome)) = (oneshot::channel(), oneshot::channel());
+        // The stamping task hands it over: nobody else may come between a stamp and its place in the log (S1).
+        self.barriers.send(BarrierWanted { stamped, committed }).await.map_err(|_| NotLeader { hint: None })?;
+        Ok((at, outcome))
     }
 }

@@ -275,6 +275,24 @@ impl LogCache {
         let mut rx = self.synced.subscribe();
         rx.wait_for(|synced| *synced > index).await.is_ok()
     }
+
+    /// Waits until an entry with this stamp or a later one was appended, and everything that was appended is synced.
+    pub(crate) async fn wait_stamp_synced(&self, ts: Timestamp) {
+        let mut synced = self.synced.subscribe();
+        loop {
+            synced.mark_unchanged();
+            {
+                // Not under the channel's lock, which is taken under this one.
+                let inner = self.lock();
+                if inner.last_stamp >= ts && inner.pending.is_empty() {
+                    return;
+                }
+            }
+            if synced.changed().await.is_err() {
+                return;
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -296,6 +314,22 @@ mod tests {
         let body = Some(pb::command::Body::Barrier(pb::command::Barrier {}));
         let command = pb::Command { ts, body, lead_ns: ts * 10, ..pb::Command::default() };
         (RaftEntry { log_id, payload: RaftPayload::Normal(Command::new(command)) }, 100)
+    }
+
+    #[tokio::test]
+    async fn a_stamp_is_waited_for_until_it_is_synced() {
+        use futures::FutureExt as _;
+        let cache = cache(0, Timestamp(5));
+        cache.wait_stamp_synced(Timestamp(5)).await;
+        let mut waiting = Box::pin(cache.wait_stamp_synced(Timestamp(10)));
+        assert!((&mut waiting).now_or_never().is_none(), "not appended");
+        cache.append([entry(0, 9)]);
+        cache.append([entry(1, 10)]);
+        assert!((&mut waiting).now_or_never().is_none(), "not synced");
+        cache.synced_one();
+        assert!((&mut waiting).now_or_never().is_none(), "that was the one before");
+        cache.synced_one();
+        assert!(waiting.now_or_never().is_some());
     }
 
     #[test]

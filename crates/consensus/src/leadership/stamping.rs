@@ -3,12 +3,13 @@
 //! One task stamps everything of a leadership, proposals and barriers, and hands it over in the order of the stamps: log
 //! order is stamp order because nobody comes in between (S1). Completions are awaited by tasks of their own.
 
+use super::pace::Pace;
 use super::{Decision, Leadership, Proposal, Stage, Stamp, lead};
 use crate::delay::delay;
 use crate::error::{ConsensusError, NotLeader};
 use crate::memory::Charge;
 use crate::raft_types::{Applied, Command, Completion, EntryResponder, Raftish};
-use meridian_clock::Mono;
+use meridian_clock::{Mono, sleep};
 use meridian_probe::{Event, Sabotage, emit, sabotaged};
 use meridian_proto::internal::v1 as pb;
 use meridian_types::{KeySpan, NodeId, Timestamp};
@@ -16,7 +17,7 @@ use openraft::errors::ClientWriteError;
 use openraft::raft::ClientWriteResult;
 use prost::Message;
 use std::collections::BTreeSet;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
@@ -31,6 +32,10 @@ const BARRIER_RETRY: Duration = Duration::from_millis(20);
 pub(super) type Handed = oneshot::Receiver<Completion<ClientWriteResult<Raftish>>>;
 
 impl Leadership {
+    fn pace(&self) -> MutexGuard<'_, Pace> {
+        self.pace.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn hand_over_barrier(&self) -> Result<(Timestamp, Handed), ConsensusError> {
         let stamp = self.stamp(|s| s.stamp_barrier(self.parts.clock.now().latest));
         let done = self.hand_over_empty(stamp).await?;
@@ -87,6 +92,7 @@ impl Leadership {
         let stamp = self.stamp(|s| s.stamp(latest, floor, mutations.len() as u64, span));
         let body = pb::command::Body::Mutations(pb::Mutations { mutations });
         let handed = Mono::now();
+        self.pace().handed(handed);
         match self.hand_over(stamp, body, origins.into_iter().collect()).await {
             Ok(done) => {
                 tokio::spawn(complete(self.clone(), stamp.ts, done, waiting, handed, charges));
@@ -122,8 +128,8 @@ async fn stamp_all(this: Weak<Leadership>, queue: &mut mpsc::Receiver<Proposal>,
         tokio::select! {
             biased;
             wanted = orders.barriers.recv() => {
-                let (Some(answer), Some(this)) = (wanted, this.upgrade()) else { return };
-                barrier(&this, answer).await;
+                let (Some(wanted), Some(this)) = (wanted, this.upgrade()) else { return };
+                barrier(&this, wanted).await;
             }
             floor = orders.floors.recv() => {
                 let (Some(floor), Some(this)) = (floor, this.upgrade()) else { return };
@@ -136,6 +142,10 @@ async fn stamp_all(this: Weak<Leadership>, queue: &mut mpsc::Receiver<Proposal>,
             first = queue.recv() => {
                 let Some(first) = first else { return };
                 let Some(this) = this.upgrade() else { return refuse([first], || NotLeader { hint: None }.into()) };
+                let wait = this.pace().wait(Mono::now());
+                if !wait.is_zero() {
+                    sleep(wait).await;
+                }
                 let batch = fill(first, queue);
                 this.sequence(batch, early).await;
             }
@@ -155,10 +165,18 @@ fn fill(first: Proposal, queue: &mut mpsc::Receiver<Proposal>) -> Vec<Proposal> 
     batch
 }
 
+/// Somebody wants a barrier.
+pub(super) struct BarrierWanted {
+    /// Told its stamp once it was handed over.
+    pub(super) stamped: oneshot::Sender<Timestamp>,
+    /// Told what became of it.
+    pub(super) committed: oneshot::Sender<Result<Timestamp, ConsensusError>>,
+}
+
 /// What the stamping task hands over beside proposals.
 pub(super) struct Orders {
-    /// Barriers; the answer says what became of them.
-    pub(super) barriers: mpsc::Receiver<oneshot::Sender<Result<Timestamp, ConsensusError>>>,
+    /// Barriers.
+    pub(super) barriers: mpsc::Receiver<BarrierWanted>,
     /// GC floors.
     pub(super) floors: mpsc::Receiver<Timestamp>,
     /// Lead times.
@@ -166,11 +184,14 @@ pub(super) struct Orders {
 }
 
 /// Hands a barrier over; what becomes of it is said once it is applied, or will not be.
-async fn barrier(this: &Arc<Leadership>, answer: oneshot::Sender<Result<Timestamp, ConsensusError>>) {
+async fn barrier(this: &Arc<Leadership>, wanted: BarrierWanted) {
+    let BarrierWanted { stamped, committed: answer } = wanted;
     let (ts, done) = match this.hand_over_barrier().await {
         Ok(handed) => handed,
         Err(e) => return drop(answer.send(Err(e))),
     };
+    // Nobody may want to know.
+    let _ = stamped.send(ts);
     let this = this.clone();
     tokio::spawn(async move {
         let result = match done.await {
@@ -280,6 +301,9 @@ async fn complete(
             let Applied::Outcomes(outcomes) = response.data else {
                 return fail(waiting, &|| ConsensusError::Lost);
             };
+            if let Some(at) = committed_at {
+                this.pace().committed(at.since(handed));
+            }
             let synced = index.and_then(|i| this.parts.cache.synced_at(i));
             for ((arrived, reply), outcome) in waiting.into_iter().zip(outcomes) {
                 let decision = Decision { outcome, arrived, handed, synced, committed: committed_at, applied };

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 impl Replica {
-    /// Moves the leadership to `to`: ends the lease, commits a barrier above every promise, then transfers (R4).
+    /// Moves the leadership to `to`: ends the lease, puts a barrier above every promise into the log, then transfers (R4).
     pub async fn transfer_leader(&self, to: NodeId) -> Result<(), ConsensusError> {
         let leadership = self.leadership().ok_or_else(|| self.not_leader())?;
         if to == self.node() {
@@ -23,8 +23,8 @@ impl Replica {
             return Err(ConsensusError::UnfitToLead { to });
         }
         let handover = leadership.pause(to);
-        // Bounded: until it is committed nobody is served.
-        let barrier = tokio::time::timeout(self.timing.promise(), leadership.commit_barrier());
+        // Bounded: until then nobody is served.
+        let barrier = tokio::time::timeout(self.timing.promise(), leadership.append_barrier());
         barrier.await.map_err(|_| ConsensusError::NotProven)??;
         handover.settle();
         self.raft.trigger().transfer_leader(to.0).await.map_err(stopped)?;
