@@ -582,7 +582,7 @@ impl Replica {
         &self.beater
     }
 
-    /// A message of a leader has come.
+    /// A message of a leader has come, or is made up: openraft's promise begins again.
     pub(crate) fn hear(&self) {
         *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Mono::now();
     }

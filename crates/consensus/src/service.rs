@@ -320,6 +320,9 @@ async fn install(replica: &Replica, vote: RaftVote, staged: Staged) -> Result<pb
     let covered = meta.last_log_id.map(|id| id.index);
     let bundle = SnapshotBundle { maker: maker.clone(), staged: Some(Box::new(staged.clone())) };
     let snapshot = Snapshot { meta, snapshot: bundle };
+    if vote >= replica.vote() {
+        replica.hear();
+    }
     let answer = replica.raft().install_full_snapshot(vote, snapshot).await.map_err(failed)?;
     // Those that openraft had no use for are still there; the place is this transfer's until here.
     maker.discard(staged).await.map_err(failed)?;

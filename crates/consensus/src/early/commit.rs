@@ -52,8 +52,9 @@ impl EarlyCommit {
         self.reports.lock().unwrap_or_else(PoisonError::into_inner).chosen(self.me, own, since, &membership)
     }
 
-    /// Has what is chosen applied, while anybody waits for it, until the group stops.
-    pub(crate) async fn run(&self, raft: &Raft) {
+    /// Has what is chosen applied, while anybody waits for it, until the group stops. `renew` is told before: to openraft it
+    /// is a message of the leader, to which it promises anew.
+    pub(crate) async fn run(&self, raft: &Raft, renew: impl Fn()) {
         let mut accepted = self.acceptor.watch();
         let mut told = None;
         loop {
@@ -68,6 +69,7 @@ impl EarlyCommit {
             told = Some(id);
             emit(|| Event::Committed { shard: self.shard, id: codec::log_id_of(&id) });
             let learn = learn_committed(id);
+            renew();
             let raft = raft.clone();
             // The answer comes when everything before it is synced; nobody needs it.
             tokio::spawn(async move {

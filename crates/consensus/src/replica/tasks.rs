@@ -68,7 +68,7 @@ pub(super) async fn flush_for_the_log(this: Arc<Replica>) {
 
 /// Has this replica apply what was found chosen, for requests of this node's gateway.
 pub(super) async fn commit_early(this: Arc<Replica>) {
-    this.early.run(&this.raft).await;
+    this.early.run(&this.raft, || this.hear()).await;
 }
 
 /// Removes files of snapshots that nobody needs any more.
