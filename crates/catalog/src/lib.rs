@@ -12,6 +12,7 @@ mod planner;
 mod records;
 mod rtt;
 mod timing;
+mod timing_policy;
 mod view;
 
 pub use changes::{
@@ -26,4 +27,5 @@ pub use records::{
 };
 pub use rtt::RttMatrix;
 pub use timing::{timing_for, timing_from_proto, timing_to_proto};
+pub use timing_policy::{LOWER_ROUNDS, Measured, RAISE_ROUNDS, TimingPolicy, timing_of, timing_wanted};
 pub use view::{Catalog, CatalogError, CatalogView, Versioned};

@@ -11,7 +11,7 @@
 use crate::codec;
 use crate::early::acceptor::Acceptor;
 use crate::granted::Granted;
-use crate::lease::{Moment, QuorumAcks};
+use crate::lease::{Moment, QuorumAcks, Word};
 use crate::packing::Packer;
 use crate::peers::{Class, MESSAGE_BYTES_MAX, NoPeer, Peers};
 use crate::raft_types::{Member, RaftVote, Raftish};
@@ -348,16 +348,23 @@ impl PeerLink {
         let Some(sent) = unanswered.pop() else {
             return Some(Err(RPCError::Network(NetworkError::from_string("an answer without a request"))));
         };
+        let word = word_of(&reply);
         let answer = append_answer(reply, sent.prev);
         if let Ok(Ok(_) | Err(StreamAppendError::Conflict(_))) = &answer {
             // The follower took the message under this leader's vote, so it had promised no higher one when
             // the request was sent.
             let late = sabotaged(Sabotage::CreditOnArrival);
             let at = if late { Moment::now(&self.network.clock) } else { sent.at };
-            self.network.acks.credit(sent.leader, self.to, at);
+            self.network.acks.credit(sent.leader, self.to, at, word);
         }
         Some(answer)
     }
+}
+
+/// What a member says with its answer.
+pub(crate) fn word_of(reply: &pb::AppendReply) -> Word {
+    let promise = Some(reply.promise_ms).filter(|ms| *ms > 0).map(Duration::from_millis);
+    Word { promise, holding: reply.holding }
 }
 
 fn append_to_pb(request: &AppendEntriesRequest<Raftish>, target: Option<pb::Target>) -> pb::AppendRequest {

@@ -83,7 +83,15 @@ impl RaftService {
         });
         let end = async move { why.lock().unwrap_or_else(PoisonError::into_inner).take().map(Err) };
         let requests = futures::stream::iter([first]).chain(rest);
-        let answers = replica.raft().stream_append(requests.boxed()).map(|answer| match answer {
+        // What its Raft promises is what that very Raft was built with.
+        let running = replica.running();
+        let promise_ms = running.timing.election_max_ms;
+        let voter = replica.clone();
+        let reply = move |result| {
+            let holding = !voter.may_vote();
+            pb::AppendReply { result: Some(result), unpacks: true, promise_ms, holding }
+        };
+        let answers = running.raft.stream_append(requests.boxed()).map(move |answer| match answer {
             Ok(Ok(matched)) => {
                 let log_id = matched.as_ref().map(codec::log_id_to_pb);
                 Ok(reply(pb::append_reply::Result::Matched(pb::append_reply::Matched { log_id })))
@@ -158,10 +166,6 @@ fn no_room(e: DiskFull) -> Status {
     Status::unavailable(e.to_string())
 }
 
-fn reply(result: pb::append_reply::Result) -> pb::AppendReply {
-    pb::AppendReply { result: Some(result), unpacks: true }
-}
-
 #[tonic::async_trait]
 impl pb::raft_server::Raft for RaftService {
     type AppendStream = BoxStream<'static, Result<pb::AppendReply, Status>>;
@@ -198,8 +202,10 @@ impl pb::raft_server::Raft for RaftService {
     async fn vote(&self, request: Request<pb::VoteRequest>) -> Result<Response<pb::VoteReply>, Status> {
         let message = request.into_inner();
         let replica = self.replica(message.target)?;
+        // In this order: the next Raft, if there is one, is asked after the hold has begun.
+        let raft = replica.raft();
         if !replica.may_vote() {
-            // It may have promised a lease before it was restarted (rule R3).
+            // It may have promised a lease before it was restarted, or its Raft rebuilt (rule R3).
             return Err(Status::unavailable("this voter waits out the lease that it may have promised"));
         }
         // A vote is a write too.
@@ -209,7 +215,6 @@ impl pb::raft_server::Raft for RaftService {
             last_log_id: codec::opt_log_id_from_pb(message.last_log_id).map_err(bad)?,
             leadership_transfer: message.leadership_transfer,
         };
-        let raft = replica.raft();
         let answer = if message.pre_vote { raft.pre_vote(rpc).await } else { raft.vote(rpc).await }.map_err(failed)?;
         Ok(Response::new(pb::VoteReply {
             vote: Some(codec::vote_to_pb(&answer.vote)),
@@ -224,13 +229,14 @@ impl pb::raft_server::Raft for RaftService {
     ) -> Result<Response<pb::TransferLeaderReply>, Status> {
         let message = request.into_inner();
         let replica = self.replica(message.target)?;
+        let raft = replica.raft();
         if !replica.may_vote() {
             return Err(Status::unavailable("this voter waits out the lease that it may have promised"));
         }
         let from = codec::vote_from_pb(message.from_leader).map_err(bad)?;
         let last = codec::opt_log_id_from_pb(message.last_log_id).map_err(bad)?;
         let rpc = TransferLeaderRequest::new(from, message.to_node, last);
-        let answer = replica.raft().handle_transfer_leader(rpc).await.map_err(failed)?;
+        let answer = raft.handle_transfer_leader(rpc).await.map_err(failed)?;
         let vote_changed = match answer {
             Ok(()) => None,
             Err(TransferLeaderError::VoteChanged { actual, .. }) => Some(codec::vote_to_pb(&actual)),

@@ -12,6 +12,7 @@ use crate::join::{self, introduction};
 use crate::lead;
 use crate::machine::ShardMachine;
 use crate::node::StartError;
+use crate::timers;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use meridian_api::{Context, Deadlines, Parts, routes};
@@ -165,7 +166,7 @@ pub async fn boot(config: NodeConfig, environment: Environment) -> Result<Booted
     let (routes, health) = routes(&ctx).await?;
     let first = config.form.as_ref().map(|f| f.first);
     let (gossip, telling) = (ctx.gossip.clone(), ctx.clone());
-    let work: [BoxFuture<'static, ()>; 9] = [
+    let work: [BoxFuture<'static, ()>; 10] = [
         watch_disk(ctx.store.clone()).boxed(),
         async move { gossip.run().await }.boxed(),
         async move { telling.acceptances.run(telling.replicas.cluster().clone(), telling.peers.clone()).await }.boxed(),
@@ -174,6 +175,7 @@ pub async fn boot(config: NodeConfig, environment: Environment) -> Result<Booted
         balance::run(ctx.clone(), first).boxed(),
         collect::run(ctx.clone()).boxed(),
         lead::run(ctx.clone()).boxed(),
+        timers::run(ctx.clone()).boxed(),
         register(ctx.clone(), config, incarnation).boxed(),
     ];
     let mut tasks = JoinSet::new();
