@@ -79,7 +79,8 @@ fn lowest_promise(present: RaftTiming) -> u64 {
     present.election_max_ms.div_ceil(2).max(2 * present.heartbeat_ms)
 }
 
-/// Follows what is measured of one shard, by its leader, in rounds.
+/// Follows what is measured of one shard, by each of its members, in rounds. Every member counts, so that a leader which has
+/// only just begun, perhaps because timers are too short for any leader to last, need not count for itself.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TimingPolicy {
     /// Rounds on end in which the timers were too short.
@@ -89,12 +90,13 @@ pub struct TimingPolicy {
 }
 
 impl TimingPolicy {
-    /// One round in which all members run with `present`: the timers to change to, if they are to be changed.
-    pub fn next(&mut self, present: RaftTiming, measured: Measured) -> Option<RaftTiming> {
+    /// One round of a member that runs with `present`: the timers to change to, if they are to be changed. Only a leader all
+    /// of whose members run with them `may` change them; what the others have counted stays counted.
+    pub fn next(&mut self, present: RaftTiming, measured: Measured, may: bool) -> Option<RaftTiming> {
         if is_too_short(present, measured) {
             self.long = 0;
-            self.short += 1;
-            if self.short < RAISE_ROUNDS {
+            self.short = (self.short + 1).min(RAISE_ROUNDS);
+            if self.short < RAISE_ROUNDS || !may {
                 return None;
             }
             self.short = 0;
@@ -104,8 +106,8 @@ impl TimingPolicy {
         // As long as they may be for a bad round trip.
         let wanted = timing_wanted(measured.rtt_usual.max(measured.rtt_median), measured.fsync);
         let too_long = wanted.election_max_ms * 100 <= present.election_max_ms * LOWER_PERCENT;
-        self.long = if too_long { self.long + 1 } else { 0 };
-        if self.long < LOWER_ROUNDS {
+        self.long = if too_long { (self.long + 1).min(LOWER_ROUNDS) } else { 0 };
+        if self.long < LOWER_ROUNDS || !may {
             return None;
         }
         let to = step_down(present, wanted, measured)?;
@@ -139,7 +141,7 @@ mod tests {
 
     /// Rounds until something is changed, and to what.
     fn rounds(policy: &mut TimingPolicy, present: RaftTiming, measured: Measured) -> Option<(u32, RaftTiming)> {
-        (1..=LOWER_ROUNDS * 2).find_map(|round| Some((round, policy.next(present, measured)?)))
+        (1..=LOWER_ROUNDS * 2).find_map(|round| Some((round, policy.next(present, measured, true)?)))
     }
 
     #[test]
@@ -167,10 +169,21 @@ mod tests {
         let mut policy = TimingPolicy::default();
         let present = timing_for(ms(70));
         for _ in 0..10 {
-            assert_eq!(policy.next(present, rtt(200)), None);
-            assert_eq!(policy.next(present, rtt(200)), None);
-            assert_eq!(policy.next(present, rtt(70)), None);
+            assert_eq!(policy.next(present, rtt(200), true), None);
+            assert_eq!(policy.next(present, rtt(200), true), None);
+            assert_eq!(policy.next(present, rtt(70), true), None);
         }
+    }
+
+    #[test]
+    fn a_leader_that_has_only_just_begun_need_not_count_again() {
+        let mut policy = TimingPolicy::default();
+        let present = timing_for(ms(70));
+        for _ in 0..10 {
+            assert_eq!(policy.next(present, rtt(200), false), None);
+        }
+        assert!(policy.next(present, rtt(200), true).is_some());
+        assert_eq!(policy.next(present, rtt(200), true), None, "once is enough");
     }
 
     #[test]
@@ -218,7 +231,7 @@ mod tests {
         assert!(slow.is_ordered());
         let mut policy = TimingPolicy::default();
         let measured = Measured { fsync: ms(400), ..rtt(70) };
-        assert_eq!(policy.next(slow, measured), None);
+        assert_eq!(policy.next(slow, measured, true), None);
         assert!(rounds(&mut policy, fast, measured).is_some_and(|(round, _)| round == RAISE_ROUNDS));
         assert_eq!(timing_of(ms(1_000_000), ms(1_000_000)), timing_of(RTT_MAX, FSYNC_MAX));
     }

@@ -355,7 +355,7 @@ mod tests {
         let own = |own| acks.promised_left(L, &three, ms(own), at(0), at(0).earliest);
         assert_eq!(own(300), Some(ms(270)));
         acks.credit(L, NodeId(2), at(1), says(800));
-        assert_eq!(own(300), Some(ms(719)), "the leader's own timers set no limit");
+        assert_eq!(own(300), Some(ms(720)), "the leader's own timers set no limit");
         assert_eq!(acks.word(L, NodeId(2)).promise, Some(ms(800)));
         assert_eq!(acks.word(LeaderId { term: 4, ..L }, NodeId(2)).promise, None, "to another leader");
     }

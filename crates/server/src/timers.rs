@@ -24,6 +24,8 @@ use std::time::Duration;
 const ROUND_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a round waits for one replica to begin anew; it goes on by itself.
 const REBUILD_PATIENCE: Duration = Duration::from_secs(2);
+/// A member that has not answered gossip for so long is not asked how far away it is.
+const SILENT_AFTER: Duration = Duration::from_secs(2);
 /// Syncs of as many rounds say how long one takes.
 const SYNCS_KEPT: usize = 60;
 
@@ -44,6 +46,7 @@ pub(crate) async fn run(ctx: Context) {
         let fsync = usual_sync(&ctx, &mut syncs);
         let view = ctx.catalog.view();
         let replicas = ctx.replicas.all();
+        let mut known = BTreeMap::new();
         shards.retain(|shard, _| replicas.iter().any(|r| r.shard() == *shard));
         for replica in replicas {
             let of = shards.entry(replica.shard()).or_default();
@@ -53,13 +56,10 @@ pub(crate) async fn run(ctx: Context) {
                 continue;
             }
             of.outdated = None;
-            if !replica.is_leader() || !is_settled(&replica) {
-                of.policy = TimingPolicy::default();
-                continue;
-            }
-            let Some(rtts) = largest_rtts(&ctx, &view, &replica) else { continue };
+            let Some(rtts) = largest_rtts(&ctx, &view, &replica, &mut known) else { continue };
             let measured = Measured { rtt_median: rtts.median, rtt_usual: rtts.usual, fsync };
-            if let Some(to) = of.policy.next(replica.timing(), measured) {
+            let may = replica.is_leader() && is_settled(&replica);
+            if let Some(to) = of.policy.next(replica.timing(), measured, may) {
                 tracing::info!(shard = %replica.shard(), ?measured, ?to, "other timers fit what is measured");
                 if let Err(e) = replica.change_timing(to) {
                     tracing::debug!(shard = %replica.shard(), "the timers are not changed: {e}");
@@ -80,24 +80,26 @@ fn usual_sync(ctx: &Context, syncs: &mut VecDeque<Duration>) -> Duration {
     sorted.get(sorted.len() * 9 / 10).copied().unwrap_or_default()
 }
 
-/// At the leader: whether every other member promises what the group has agreed on, and says so. A group of one has no use
-/// for timers.
+/// At the leader: whether every other member promises what the group has agreed on, and has said so under this leadership. How
+/// lately does not matter: where timers are too short, a leader hears little. A group of one has no use for timers.
 fn is_settled(replica: &Replica) -> bool {
     let promise = replica.agreed_timing().promise();
     let mut others = replica.members().into_keys().filter(|node| *node != replica.node());
-    replica.voters().len() > 1
-        && others.all(|node| replica.answers(node) && replica.word(node).promise == Some(promise))
+    replica.voters().len() > 1 && others.all(|node| replica.word(node).promise == Some(promise))
 }
 
+/// Round trips between two nodes that were looked up in this round.
+type Known = BTreeMap<(NodeId, NodeId), Option<Rtts>>;
+
 /// The largest round trips between two members that answer; those that nobody has measured yet are as configured.
-fn largest_rtts(ctx: &Context, view: &CatalogView, replica: &Replica) -> Option<Rtts> {
-    let answers = |node: NodeId| node == ctx.me || replica.answers(node);
+fn largest_rtts(ctx: &Context, view: &CatalogView, replica: &Replica, known: &mut Known) -> Option<Rtts> {
+    let answers = |node: NodeId| node == ctx.me || ctx.gossip.silence(node).is_some_and(|s| s < SILENT_AFTER);
     let members: Vec<(NodeId, RegionId)> =
         replica.members().into_iter().filter(|(node, _)| answers(*node)).map(|(n, m)| (n, m.region.into())).collect();
     let pairs = members.iter().enumerate().flat_map(|(i, a)| members[i + 1..].iter().map(move |b| (a, b)));
     let rtts = pairs.map(|((a, here), (b, there))| {
         let configured = || view.rtts().get(here, there).map(|rtt| Rtts { median: rtt, usual: rtt });
-        ctx.gossip.rtts_between(*a, *b).or_else(configured)
+        *known.entry((*a, *b)).or_insert_with(|| ctx.gossip.rtts_between(*a, *b).or_else(configured))
     });
     rtts.flatten().reduce(|x, y| Rtts { median: x.median.max(y.median), usual: x.usual.max(y.usual) })
 }
