@@ -131,6 +131,8 @@ fn shard_status(s: &ReplicaStatus, table: String) -> pb::ShardStatus {
         lease_left_ns: s.lease_left.map_or(0, nanos),
         voter: s.voter,
         timers: Some(timers(&s.timing)),
+        agreed_timers: Some(timers(&s.agreed)),
+        created_timers: Some(timers(&s.created)),
         lead_time_ns: nanos(s.lead_time),
     }
 }

@@ -13,6 +13,7 @@ mod planner;
 mod presets;
 mod records;
 mod timing;
+mod timing_policy;
 mod view;
 
 pub use changes::{
@@ -27,4 +28,5 @@ pub use records::{
     Cluster, Node, Record, RecordError, Replica, Shard, Table, cluster_key, next_id_key, node_key, table_key,
 };
 pub use timing::{timing_for, timing_from_proto, timing_to_proto};
+pub use timing_policy::{LOWER_ROUNDS, Measured, RAISE_ROUNDS, TimingPolicy, timing_of, timing_wanted};
 pub use view::{Catalog, CatalogError, CatalogView, Versioned};

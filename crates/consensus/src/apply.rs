@@ -19,7 +19,7 @@ use meridian_clock::{Mono, sleep};
 use meridian_probe::{Event, Sabotage, emit, sabotaged};
 use meridian_proto::internal::v1 as pb;
 use meridian_storage::{DataBatch, DataStore, StorageError};
-use meridian_types::{ShardId, Timestamp};
+use meridian_types::{RaftTiming, ShardId, Timestamp};
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{OptionalSend, RaftSnapshotBuilder};
 use std::collections::VecDeque;
@@ -80,6 +80,8 @@ pub(crate) struct Position {
     pub(crate) applied: Option<RaftLogId>,
     pub(crate) gc_floor: Timestamp,
     pub(crate) lead: Duration,
+    /// The timers that the group has agreed on; `None`: those that it was created with.
+    pub(crate) timing: Option<RaftTiming>,
 }
 
 /// What the apply path shares with the log whose entries it applies, and with those who wait for them.
@@ -105,6 +107,8 @@ pub(crate) struct ApplyWorker {
     gc_floor: Timestamp,
     /// How far ahead of its clock a leader may close.
     lead: Duration,
+    /// The timers that the group has agreed on.
+    timing: Option<RaftTiming>,
 }
 
 fn is_no_space(e: &io::Error) -> bool {
@@ -139,6 +143,7 @@ impl ApplyWorker {
             membership: RaftStoredMembership::default(),
             gc_floor: Timestamp::ZERO,
             lead: Duration::ZERO,
+            timing: None,
         };
         worker.load()?;
         Ok((worker, rx))
@@ -154,13 +159,15 @@ impl ApplyWorker {
         }
         self.gc_floor = Timestamp(state.gc_floor);
         self.lead = Duration::from_nanos(state.lead_ns);
+        let timing = |t| codec::timing_from_pb(t).ok_or_else(|| invalid(Malformed("the agreed timers")));
+        self.timing = state.timing.as_ref().map(timing).transpose()?;
         self.publish();
         Ok(())
     }
 
     fn publish(&self) {
-        let (applied, gc_floor, lead) = (self.applied, self.gc_floor, self.lead);
-        self.position.send_replace(Position { applied, gc_floor, lead });
+        let Self { applied, gc_floor, lead, timing, .. } = *self;
+        self.position.send_replace(Position { applied, gc_floor, lead, timing });
         self.safe.apply(self.last_ts);
         self.machine.applied(self.last_ts);
     }
@@ -176,6 +183,7 @@ impl ApplyWorker {
             membership: Some(codec::stored_membership_to_pb(&self.membership)),
             gc_floor: self.gc_floor.0,
             lead_ns: u64::try_from(self.lead.as_nanos()).unwrap_or(u64::MAX),
+            timing: self.timing.map(codec::timing_to_pb),
         }
     }
 
@@ -254,6 +262,13 @@ impl ApplyWorker {
                 let floor = Timestamp(floor.floor).min(ts.prev());
                 self.gc_floor = self.gc_floor.max(floor);
                 emit(|| Event::FloorRaised { shard: self.shard, ts, floor });
+            }
+            Some(pb::command::Body::SetTiming(set)) => {
+                // No leader proposes any that are out of order; from whatever is, all replicas turn away alike.
+                if let Some(timing) = set.timing.as_ref().and_then(codec::timing_from_pb) {
+                    self.timing = Some(timing);
+                    emit(|| Event::TimersAgreed { shard: self.shard, ts, timing });
+                }
             }
             Some(pb::command::Body::Mutations(m)) => {
                 mutations = Some(if skipped_by_own_clock() { &[] } else { m.mutations.as_slice() });

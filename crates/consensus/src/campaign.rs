@@ -39,7 +39,7 @@ fn pause(timing: &RaftTiming) -> Duration {
 
 /// Campaigns whenever no leader has been heard from for as long as one was promised, until the replica stops.
 pub(crate) async fn run(replica: Arc<Replica>) {
-    let timing = *replica.timing();
+    let timing = replica.timing();
     loop {
         let voters = replica.voters();
         let place = place(replica.node(), replica.leader(), &voters);

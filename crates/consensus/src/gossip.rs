@@ -29,6 +29,10 @@ const QUIET_AFTER: Duration = Duration::from_secs(1);
 const PEERS_INTERVAL: Duration = Duration::from_millis(250);
 /// Round trips remembered per peer; the smallest is reported.
 const RTTS_KEPT: usize = 64;
+/// Round trips to others are told with one message in so many.
+const RTTS_EVERY: u64 = 25;
+/// Of how many others a node's round trips are kept.
+const RTTS_TOLD_MAX: usize = 1_024;
 /// Messages sent and not answered that are remembered.
 const SENT_KEPT: usize = 1_024;
 
@@ -42,6 +46,30 @@ struct Peer {
     clock_width: Option<Duration>,
     /// As it said last.
     disk_full: bool,
+    /// Its own round trips to others, as it told last.
+    told: BTreeMap<NodeId, Rtts>,
+}
+
+impl Peer {
+    /// What so many of ten recent round trips stayed below.
+    fn rtt_of_ten(&self, tenths: usize) -> Option<Duration> {
+        let mut rtts: Vec<Duration> = self.rtts.iter().copied().collect();
+        rtts.sort_unstable();
+        rtts.get(rtts.len().checked_sub(1)? * tenths / 10).copied()
+    }
+
+    fn measured(&self) -> Option<Rtts> {
+        Some(Rtts { median: self.rtt_of_ten(5)?, usual: self.rtt_of_ten(9)? })
+    }
+}
+
+/// Recent round trips between two nodes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rtts {
+    /// What half of them stayed below.
+    pub median: Duration,
+    /// What nine of ten stayed below.
+    pub usual: Duration,
 }
 
 struct Inner {
@@ -84,9 +112,30 @@ impl Gossip {
 
     /// What nine of ten recent round trips to a node stayed below; `None` until it has answered.
     pub fn usual_rtt(&self, node: NodeId) -> Option<Duration> {
-        let mut rtts: Vec<Duration> = self.state().get(&node)?.rtts.iter().copied().collect();
-        rtts.sort_unstable();
-        rtts.get(rtts.len().checked_sub(1)? * 9 / 10).copied()
+        self.state().get(&node)?.rtt_of_ten(9)
+    }
+
+    /// Recent round trips between two nodes: measured, if this one is one of them; else what both have told, whatever is
+    /// longer. `None`: nothing is known.
+    pub fn rtts_between(&self, a: NodeId, b: NodeId) -> Option<Rtts> {
+        let state = self.state();
+        let told = |from: NodeId, to: NodeId| {
+            let peer = state.get(&from)?;
+            if to == self.inner.peers.me() { peer.measured() } else { peer.told.get(&to).copied() }
+        };
+        let (there, back) = (told(a, b), told(b, a));
+        let longer = |x: Rtts, y: Rtts| Rtts { median: x.median.max(y.median), usual: x.usual.max(y.usual) };
+        there.zip(back).map(|(there, back)| longer(there, back)).or(there).or(back)
+    }
+
+    /// This node's round trips, for others.
+    fn own_rtts(&self) -> Vec<pb::NodeRtt> {
+        let us = |d: Duration| u64::try_from(d.as_micros()).unwrap_or(u64::MAX);
+        let rtt = |(node, peer): (&NodeId, &Peer)| {
+            let Rtts { median, usual } = peer.measured()?;
+            Some(pb::NodeRtt { node: node.0, median_us: us(median), usual_us: us(usual) })
+        };
+        self.state().iter().filter_map(rtt).collect()
     }
 
     /// How wide a node's clock interval was when it answered last.
@@ -192,6 +241,7 @@ impl Gossip {
                     latest: now.latest.0,
                     closed: rx.borrow_and_update().as_ref().clone(),
                     disk_full: this.inner.space.level() > DiskLevel::Enough,
+                    rtts: if sequence.is_multiple_of(RTTS_EVERY) { this.own_rtts() } else { Vec::new() },
                 };
                 if tx.send(message).await.is_err() || rx.changed().await.is_err() {
                     break;
@@ -258,7 +308,14 @@ impl Gossip {
     /// An unreadable clock answers with the widest interval: it disagrees with nobody.
     pub fn receive(&self, message: &pb::GossipMessage) -> pb::GossipAck {
         if let Some(target) = &message.target {
-            self.state().entry(NodeId(target.from)).or_default().disk_full = message.disk_full;
+            let mut state = self.state();
+            let peer = state.entry(NodeId(target.from)).or_default();
+            peer.disk_full = message.disk_full;
+            if !message.rtts.is_empty() {
+                let us = Duration::from_micros;
+                let rtts = |r: &pb::NodeRtt| (NodeId(r.node), Rtts { median: us(r.median_us), usual: us(r.usual_us) });
+                peer.told = message.rtts.iter().take(RTTS_TOLD_MAX).map(rtts).collect();
+            }
         }
         for closed in &message.closed {
             let Some(leader) = closed.leader else { continue };

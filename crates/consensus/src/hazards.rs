@@ -39,7 +39,7 @@ use std::sync::Arc;
 use tempfile::TempDir;
 
 /// Counts nothing and means nothing: what is looked at here is positions and memberships.
-struct Nothing;
+pub(crate) struct Nothing;
 
 impl StateMachine for Nothing {
     fn apply(&self, entries: &[EntryMutations<'_>], _: &mut DataBatch) -> Result<Vec<Vec<pb::Outcome>>, StorageError> {

@@ -12,7 +12,7 @@ mod stamping;
 use crate::codec;
 use crate::error::{ConsensusError, NotLeader};
 use crate::heartbeats::{Beater, Heartbeats};
-use crate::lease::{Moment, QuorumAcks};
+use crate::lease::{Moment, QuorumAcks, Word};
 use crate::log_cache::LogCache;
 use crate::memory::Charge;
 use crate::raft_types::{Raft, RaftLeaderId};
@@ -22,7 +22,7 @@ use crate::sequencer::{Closed, Sequencer};
 use meridian_clock::{Clock, Mono};
 use meridian_probe::{Event, Sabotage, emit, sabotaged};
 use meridian_proto::internal::v1 as pb;
-use meridian_types::{KeySpan, LeaderId, NodeId, ShardId, Timestamp};
+use meridian_types::{KeySpan, LeaderId, NodeId, RaftTiming, ShardId, Timestamp};
 use openraft::async_runtime::watch::WatchReceiver;
 use pace::Pace;
 use stamping::{BarrierWanted, Orders};
@@ -39,6 +39,8 @@ const BARRIERS_MAX: usize = 4;
 const FLOORS_MAX: usize = 1;
 /// Lead times that wait to be stamped: a later one is better.
 const LEADS_MAX: usize = 1;
+/// Timers that wait to be stamped.
+const TIMINGS_MAX: usize = 1;
 
 /// A mutation on its way into the log.
 pub(crate) struct Proposal {
@@ -105,7 +107,8 @@ pub(crate) struct LeaderParts {
     pub(crate) acks: Arc<QuorumAcks>,
     pub(crate) heartbeats: Heartbeats,
     pub(crate) beater: Beater,
-    pub(crate) lease: Duration,
+    /// The timers that this node's replica runs with.
+    pub(crate) timing: RaftTiming,
     /// The lead time at the end of the log, applied or not (rule K2).
     pub(crate) lead: Duration,
 }
@@ -139,6 +142,8 @@ pub(crate) struct Leadership {
     floors: mpsc::Sender<Timestamp>,
     /// Lead times for the stamping task to hand over.
     leads: mpsc::Sender<Duration>,
+    /// Timers for the stamping task to hand over.
+    timings: mpsc::Sender<RaftTiming>,
     /// Positions and read points need a barrier behind them (rule C6).
     barrier_wanted: Notify,
     stage: watch::Sender<Stage>,
@@ -158,6 +163,7 @@ impl Leadership {
         let (barriers, wanted) = mpsc::channel(BARRIERS_MAX);
         let (floors, raised) = mpsc::channel(FLOORS_MAX);
         let (leads, changed) = mpsc::channel(LEADS_MAX);
+        let (timings, brought) = mpsc::channel(TIMINGS_MAX);
         let lead = parts.lead;
         let this = Arc::new(Self {
             sequencer: Mutex::new(Sequencer::new(codec::leader_of(&leader), last, lead)),
@@ -168,6 +174,7 @@ impl Leadership {
             barriers,
             floors,
             leads,
+            timings,
             barrier_wanted: Notify::new(),
             stage: watch::Sender::new(Stage::Opening),
             paused: watch::Sender::new(None),
@@ -177,7 +184,7 @@ impl Leadership {
         tokio::spawn(stamping::run(
             Arc::downgrade(&this),
             queue,
-            Orders { barriers: wanted, floors: raised, leads: changed },
+            Orders { barriers: wanted, floors: raised, leads: changed, timings: brought },
         ));
         tokio::spawn(stamping::keep_barriers(this.clone()));
         this
@@ -240,6 +247,19 @@ impl Leadership {
         }
     }
 
+    /// Queues an entry that brings other timers, unless one waits already, or a transfer has begun.
+    pub(crate) fn set_timing(&self, to: RaftTiming) {
+        if self.successor().is_none() {
+            // Full, or the leadership is over: the next round finds that out.
+            let _ = self.timings.try_send(to);
+        }
+    }
+
+    /// What a member has said with its last answer to this leadership.
+    pub(crate) fn word(&self, node: NodeId) -> Word {
+        self.parts.acks.word(self.leader(), node)
+    }
+
     /// What is left of the lease, by the effective membership as openraft last published it; `None`: it is not valid.
     pub(crate) fn lease_left(&self) -> Option<Duration> {
         let metrics = self.parts.raft.server_metrics();
@@ -248,7 +268,8 @@ impl Leadership {
             return None;
         }
         let membership = metrics.membership_config.membership();
-        let left = self.parts.acks.lease_left(self.leader(), membership, self.parts.lease, &self.parts.clock)?;
+        let left =
+            self.parts.acks.lease_left(self.leader(), membership, self.parts.timing.promise(), &self.parts.clock)?;
         emit(|| Event::LeaseValid { shard: self.parts.shard, leader: self.leader() });
         Some(left)
     }
@@ -286,7 +307,7 @@ impl Leadership {
                 }
             }
         };
-        let limit = self.parts.lease * 2;
+        let limit = self.parts.timing.lease() * 2;
         let proof = async { tokio::time::timeout(limit, proven).await.map_err(|_| ConsensusError::NotProven) };
         self.while_leading(proof).await
     }

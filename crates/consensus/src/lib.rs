@@ -52,6 +52,8 @@ pub mod sequencer;
 pub mod service;
 mod snapshot;
 mod status;
+#[cfg(test)]
+mod timing_log;
 
 pub use apply::{EntryMutations, StateMachine, Undecodable};
 pub use backlog::{Backlog, FlushLags};
@@ -59,6 +61,7 @@ pub use early::{Acceptances, Awaited};
 pub use error::{ConsensusError, NotLeader};
 pub use gossip::Gossip;
 pub use heartbeats::Heartbeats;
+pub use lease::Word;
 pub use log_cache::LogMemory;
 pub use memory::{Charge, InFlight, NodeMemory, OverBudget};
 pub use peers::{PeerAddress, Peers};

@@ -15,7 +15,7 @@ use crate::early::acceptor::Acceptor;
 use crate::granted::Granted;
 use crate::heartbeats::Heartbeats;
 use crate::heartbeats::pulse::{Pulse, credit, leader_of};
-use crate::lease::{Moment, QuorumAcks};
+use crate::lease::{Moment, QuorumAcks, Word};
 use crate::packing::Packer;
 use crate::peers::{Class, MESSAGE_BYTES_MAX, NoPeer, Peers};
 use crate::raft_types::{Member, RaftVote, Raftish};
@@ -360,12 +360,19 @@ impl PeerLink {
         let Some(sent) = unanswered.pop() else {
             return Some(Err(RPCError::Network(NetworkError::from_string("an answer without a request"))));
         };
+        let word = word_of(&reply);
         let answer = append_answer(reply, sent.prev);
         if let Ok(Ok(_) | Err(StreamAppendError::Conflict(_))) = &answer {
-            credit(&self.network.acks, &self.network.clock, sent.leader, self.to, sent.at);
+            credit(&self.network.acks, &self.network.clock, sent.leader, self.to, sent.at, word);
         }
         Some(answer)
     }
+}
+
+/// What a member says with its answer.
+pub(crate) fn word_of(reply: &pb::AppendReply) -> Word {
+    let promise = Some(reply.promise_ms).filter(|ms| *ms > 0).map(Duration::from_millis);
+    Word { promise, holding: reply.holding }
 }
 
 fn append_to_pb(request: &AppendEntriesRequest<Raftish>, target: Option<pb::Target>) -> pb::AppendRequest {

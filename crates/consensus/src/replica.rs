@@ -2,25 +2,25 @@
 
 mod lead;
 mod moving;
+#[cfg(test)]
+mod promises;
+mod running;
 mod tasks;
+mod timers;
 
-use crate::apply::{ApplyWorker, LogSide, Position, StateMachine};
+use crate::apply::{Position, StateMachine};
 use crate::backlog::{Backlog, FlushLags};
 use crate::campaign;
-use crate::config::raft_config;
 use crate::early::commit::EarlyCommit;
 use crate::early::outcomes::Outcomes;
 use crate::early::{Acceptances, Awaited};
 use crate::error::{ConsensusError, NotLeader};
-use crate::granted::Granted;
-use crate::heartbeats::pulse::Pulse;
 use crate::heartbeats::{Beater, Heartbeats};
 use crate::leadership::{LeaderParts, Leadership, Proposal};
 use crate::lease::{Moment, QuorumAcks};
 use crate::log_cache::LogCache;
 use crate::log_store::LogStore;
 use crate::memory::{Charge, NodeMemory};
-use crate::network::Network;
 use crate::peers::Peers;
 use crate::raft_types::{Member, Raft, RaftVote, Raftish};
 use crate::safe_time::SafeTime;
@@ -33,6 +33,8 @@ use meridian_proto::v1::RequestId;
 use meridian_storage::{DataView, DiskLevel, DiskSpace, Store};
 use meridian_types::{KeyRange, KeySpan, LeaderId, LogId, NodeId, RaftTiming, ShardId, TableId, Timestamp};
 use openraft::async_runtime::watch::WatchReceiver;
+use running::Builder;
+pub(crate) use running::Running;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -53,7 +55,7 @@ pub struct ReplicaOptions {
     pub table: TableId,
     /// The shard's keys.
     pub range: KeyRange,
-    /// The group's timers, equal on all its members.
+    /// The timers that the group was created with, equal on all its members. Those that it has agreed on since come first.
     pub timing: RaftTiming,
     /// How far clocks may be apart: bounds timestamps from the future (rule S6).
     pub max_offset: Duration,
@@ -104,24 +106,25 @@ pub struct Replica {
     shard: ShardId,
     table: TableId,
     range: KeyRange,
-    timing: RaftTiming,
     max_offset: Duration,
     clock: Clock,
     peers: Peers,
-    raft: Raft,
+    builder: Builder,
+    /// The Raft of now: another one, after a while without any, when the timers change.
+    running: watch::Sender<Arc<Running>>,
+    /// Held by whoever builds or stops it; whether it was stopped for good.
+    building: tokio::sync::Mutex<bool>,
     cache: Arc<LogCache>,
     safe: Arc<SafeTime>,
     acks: Arc<QuorumAcks>,
     heartbeats: Heartbeats,
-    beater: Beater,
     snapshots: Arc<SnapshotMaker>,
     backlog: Backlog,
     /// Told when the data has to be flushed for the log's sake.
     flush_due: Arc<Notify>,
     early: EarlyCommit,
-    position: watch::Receiver<Position>,
     leadership: Mutex<Option<Arc<Leadership>>>,
-    /// A lease may be promised that this process knows nothing of: no votes, no elections.
+    /// A lease may be promised that this process, or this Raft, knows nothing of: no votes, no elections.
     holding: AtomicBool,
     /// When a leader's message came last, or the replica was opened.
     heard: Mutex<Mono>,
@@ -171,87 +174,93 @@ impl Replica {
         let pristine = log_store.is_pristine().map_err(stopped)?;
         let (cache, flush_due) = (log_store.cache().clone(), log_store.flush_due());
         let (acceptor, outcomes) = (log_store.acceptor().clone(), Arc::<Outcomes>::default());
-        let early = EarlyCommit::new(me, shard, acceptor.clone(), outcomes.clone());
+        let early = EarlyCommit::new(me, shard, acceptor, outcomes.clone());
         let safe = Arc::new(SafeTime::new(Timestamp(state.last_ts)));
-        let acks = Arc::new(QuorumAcks::new(me));
-        let pulse = Arc::new(Pulse::new(shard, clock.clone(), acks.clone(), &timing));
+        let acks = Arc::new(QuorumAcks::new(me, timing.promise()));
         store.data.collect_in(shard, table, &range);
         let snapshots = SnapshotMaker::new(shard, table, range.clone(), store.clone());
-        let (worker, position) = ApplyWorker::open(
-            shard,
-            store.data.clone(),
-            machine,
-            LogSide { cache: cache.clone(), acceptor: acceptor.clone(), outcomes, backlog: memory.backlog.clone() },
-            safe.clone(),
-            snapshots.clone(),
-        )
-        .map_err(stopped)?;
         emit(|| Event::Opened { shard, log_end: cache.synced(), applied: Timestamp(state.last_ts) });
-        let network = Network {
-            cluster: cluster.clone(),
+        let backlog = memory.backlog.clone();
+        let builder = Builder {
             shard,
+            created: timing,
+            cluster,
             peers: peers.clone(),
             clock: clock.clone(),
-            acks: acks.clone(),
+            store,
+            machine,
+            memory,
             transfers,
-            packer: memory.packer.clone(),
+            log_store,
+            safe: safe.clone(),
+            acks: acks.clone(),
+            snapshots: snapshots.clone(),
             heartbeats: heartbeats.clone(),
-            pulse: pulse.clone(),
-            granted: Granted::default(),
-            acceptor: acceptor.clone(),
+            outcomes,
         };
-        let config = raft_config(&timing, &cluster).map_err(stopped)?;
-        let raft = Raft::new(me.0, config, network, log_store, worker).await.map_err(stopped)?;
-        // Nothing is appended yet: the replica is not known to anybody.
-        let membership = raft.with_raft_state(|state| state.membership_state.effective().clone()).await;
-        let membership = membership.map_err(stopped)?;
-        acceptor.learn_membership(&membership);
-        let beater = Beater::new(pulse, raft.clone());
+        let timing = builder.agreed()?;
+        let noted = builder.noted()?;
+        let held = noted.max(timing.promise());
+        if held > noted {
+            builder.note(held).await?;
+        }
+        let running = Arc::new(builder.build(timing).await?);
         let this = Arc::new(Self {
             shard,
             table,
             range,
-            timing,
             max_offset,
             clock,
             peers,
-            raft,
+            builder,
+            running: watch::Sender::new(running.clone()),
+            building: tokio::sync::Mutex::new(false),
             cache,
             safe,
             acks,
             heartbeats,
-            beater,
             snapshots,
-            backlog: memory.backlog,
+            backlog,
             flush_due,
             early,
-            position,
             leadership: Mutex::new(None),
             holding: AtomicBool::new(!pristine && !sabotaged(Sabotage::ForgetPromise)),
             heard: Mutex::new(Mono::now()),
             electable: AtomicBool::new(false),
             tasks: Mutex::new(Vec::new()),
         });
-        let tasks = vec![
-            tokio::spawn(tasks::follow_leadership(this.clone())),
-            tokio::spawn(tasks::release_hold(this.clone())),
-            tokio::spawn(tasks::flush_for_the_log(this.clone())),
-            tokio::spawn(tasks::commit_early(this.clone())),
-            tokio::spawn(campaign::run(this.clone())),
-            tokio::spawn(tasks::tidy(this.snapshots.clone())),
-        ];
-        *this.tasks.lock().unwrap_or_else(PoisonError::into_inner) = tasks;
+        this.start_tasks(&running, held);
         Ok(this)
+    }
+
+    /// Starts what the replica does by itself while this Raft runs; it keeps for `held` what it may have promised before.
+    fn start_tasks(self: &Arc<Self>, running: &Arc<Running>, held: Duration) {
+        let tasks = vec![
+            tokio::spawn(tasks::follow_leadership(self.clone(), running.clone())),
+            tokio::spawn(tasks::release_hold(self.clone(), running.clone(), held)),
+            tokio::spawn(tasks::flush_for_the_log(self.clone(), running.clone())),
+            tokio::spawn(tasks::commit_early(self.clone(), running.clone())),
+            tokio::spawn(campaign::run(self.clone())),
+            tokio::spawn(tasks::tidy(self.snapshots.clone())),
+        ];
+        *self.tasks.lock().unwrap_or_else(PoisonError::into_inner) = tasks;
+    }
+
+    /// Ends it.
+    fn end_tasks(&self) {
+        let tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        tasks.iter().for_each(JoinHandle::abort);
     }
 
     /// Forms the group with these voters. Safe to call on several of them with the same voters; does nothing on a
     /// group that is formed.
     pub async fn form(&self, voters: BTreeMap<NodeId, Member>) -> Result<(), ConsensusError> {
-        if self.raft.is_initialized().await.map_err(stopped)? {
+        let raft = self.raft();
+        if raft.is_initialized().await.map_err(stopped)? {
             return Ok(());
         }
         let voters: BTreeMap<u64, Member> = voters.into_iter().map(|(id, m)| (id.0, m)).collect();
-        match self.raft.initialize(voters).await {
+        match raft.initialize(voters).await {
             Ok(()) => Ok(()),
             Err(openraft::errors::RaftError::APIError(openraft::errors::InitializeError::NotAllowed(_))) => Ok(()),
             Err(e) => Err(stopped(e)),
@@ -386,7 +395,7 @@ impl Replica {
 
     /// The GC floor of what is applied: the lowest timestamp at which the shard can be read.
     pub fn gc_floor(&self) -> Timestamp {
-        self.position.borrow().gc_floor
+        self.position().gc_floor
     }
 
     /// The GC floor that is durable, and so the one that old versions are collected below.
@@ -408,29 +417,34 @@ impl Replica {
     /// that it may have promised is over, and not while its disk may have no room for the vote.
     pub fn set_electable(&self, electable: bool) {
         let room = self.disk().level() < DiskLevel::Critical;
+        // In this order: the next Raft, if there is one, is asked after the hold has begun.
+        let raft = self.raft();
         let electable = electable && room && self.may_vote();
         self.electable.store(electable, Ordering::Release);
-        self.raft.runtime_config().elect(electable);
+        raft.runtime_config().elect(electable);
     }
 
     /// Flushes what is applied, then gives up the log below it, so that whoever lags behind that needs a snapshot.
     pub async fn compact(&self) -> Result<(), ConsensusError> {
         let applied = self.applied_index();
         self.snapshots.want_flush();
-        self.raft.trigger().snapshot().await.map_err(stopped)?;
-        let wait = self.raft.wait(Some(self.timing.promise() * 2));
+        let raft = self.raft();
+        raft.trigger().snapshot().await.map_err(stopped)?;
+        let wait = raft.wait(Some(self.timing().promise() * 2));
         let reached = |m: &openraft::RaftMetrics<Raftish>| m.snapshot.as_ref().is_some_and(|s| s.index >= applied);
         wait.metrics(reached, "a snapshot of what was applied").await.map_err(stopped)?;
-        self.raft.trigger().purge_log(applied).await.map_err(stopped)
+        raft.trigger().purge_log(applied).await.map_err(stopped)
     }
 
     /// Stops taking part. The data stays.
     pub async fn stop(&self) {
-        let tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
-        tasks.iter().for_each(JoinHandle::abort);
+        // Whoever is building another Raft ends that first.
+        let mut stopped = self.building.lock().await;
+        *stopped = true;
+        self.end_tasks();
         self.set_leadership(None);
         self.snapshots.retire();
-        if let Err(e) = self.raft.shutdown().await {
+        if let Err(e) = self.raft().shutdown().await {
             tracing::warn!(shard = %self.shard, "the group did not stop cleanly: {e}");
         }
         self.backlog.closed(self.shard);
@@ -486,21 +500,28 @@ impl Replica {
 
     /// The leader as this replica knows it.
     pub fn leader(&self) -> Option<NodeId> {
-        self.raft.server_metrics().borrow_watched().current_leader.map(NodeId)
+        self.raft().server_metrics().borrow_watched().current_leader.map(NodeId)
     }
 
     /// Waits until another leader is known than now.
     pub async fn wait_new_leader(&self) {
-        let mut metrics = self.raft.server_metrics();
-        let before = metrics.borrow_watched().current_leader;
+        let mut running = self.running.subscribe();
+        let before = self.leader();
         loop {
-            if metrics.changed().await.is_err() {
-                // The group has stopped: there will be none.
-                std::future::pending::<()>().await;
+            let raft = running.borrow_and_update().raft.clone();
+            let mut metrics = raft.server_metrics();
+            loop {
+                let leader = metrics.borrow_watched().current_leader.map(NodeId);
+                if leader.is_some() && leader != before {
+                    return;
+                }
+                if metrics.changed().await.is_err() {
+                    break;
+                }
             }
-            let leader = metrics.borrow_watched().current_leader;
-            if leader.is_some() && leader != before {
-                return;
+            // This one has stopped: there will be none before another one runs. The sender lives in this replica.
+            if running.changed().await.is_err() {
+                std::future::pending::<()>().await;
             }
         }
     }
@@ -542,14 +563,14 @@ impl Replica {
 
     /// The members of the effective membership, learners included.
     pub fn members(&self) -> BTreeMap<NodeId, Member> {
-        let metrics = self.raft.server_metrics();
+        let metrics = self.raft().server_metrics();
         let metrics = metrics.borrow_watched();
         metrics.membership_config.nodes().map(|(id, m)| (NodeId(*id), m.clone())).collect()
     }
 
     /// The voters of the effective membership.
     pub fn voters(&self) -> BTreeSet<NodeId> {
-        self.raft.server_metrics().borrow_watched().membership_config.voter_ids().map(NodeId).collect()
+        self.raft().server_metrics().borrow_watched().membership_config.voter_ids().map(NodeId).collect()
     }
 
     /// Whether this voter may vote and stand for election.
@@ -562,9 +583,13 @@ impl Replica {
         self.electable.load(Ordering::Acquire)
     }
 
-    /// The group's timers.
-    pub(crate) fn timing(&self) -> &RaftTiming {
-        &self.timing
+    /// What runs now.
+    pub(crate) fn running(&self) -> Arc<Running> {
+        self.running.borrow().clone()
+    }
+
+    fn position(&self) -> Position {
+        self.running.borrow().position.borrow().clone()
     }
 
     /// The leader as which it beats: not once it has told a successor, or the voters could elect nobody else.
@@ -574,12 +599,12 @@ impl Replica {
 
     /// The other members.
     pub(crate) fn followers(&self) -> Vec<NodeId> {
-        followers(&self.raft)
+        followers(&self.raft())
     }
 
     /// What beats for it.
-    pub(crate) fn beater(&self) -> &Beater {
-        &self.beater
+    pub(crate) fn beater(&self) -> Beater {
+        self.running.borrow().beater.clone()
     }
 
     /// A message of a leader has come, or is made up: openraft's promise begins again.
@@ -592,13 +617,13 @@ impl Replica {
         *self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn raft(&self) -> &Raft {
-        &self.raft
+    pub(crate) fn raft(&self) -> Raft {
+        self.running.borrow().raft.clone()
     }
 
     /// The vote that it has given last.
     pub(crate) fn vote(&self) -> RaftVote {
-        self.raft.server_metrics().borrow_watched().vote
+        self.raft().server_metrics().borrow_watched().vote
     }
 
     pub(crate) fn snapshots(&self) -> &Arc<SnapshotMaker> {
@@ -606,7 +631,7 @@ impl Replica {
     }
 
     pub(crate) fn applied_index(&self) -> u64 {
-        self.position.borrow().applied.map_or(0, |id| id.index)
+        self.position().applied.map_or(0, |id| id.index)
     }
 
     pub(crate) fn clock(&self) -> &Clock {
@@ -635,17 +660,17 @@ impl Replica {
         self.snapshots.store.space()
     }
 
-    fn leader_parts(&self) -> LeaderParts {
+    fn leader_parts(&self, running: &Running) -> LeaderParts {
         LeaderParts {
             shard: self.shard,
-            raft: self.raft.clone(),
+            raft: running.raft.clone(),
             clock: self.clock.clone(),
             cache: self.cache.clone(),
             safe: self.safe.clone(),
             acks: self.acks.clone(),
             heartbeats: self.heartbeats.clone(),
-            beater: self.beater.clone(),
-            lease: if sabotaged(Sabotage::OverlongLease) { self.timing.promise() * 2 } else { self.timing.lease() },
+            beater: running.beater.clone(),
+            timing: running.timing,
             lead: self.lead_in_log(),
         }
     }

@@ -7,7 +7,7 @@ use crate::heartbeats::answer;
 use crate::packing;
 use crate::peers::MESSAGE_BYTES_MAX;
 use crate::raft_types::{RaftEntry, RaftPayload, RaftVote, Raftish};
-use crate::replica::Replica;
+use crate::replica::{Replica, Running};
 use crate::replicas::Replicas;
 use crate::snapshot::receiver::{self, Replies};
 use crate::snapshot::{SnapshotBundle, Staged, meta_of};
@@ -84,16 +84,19 @@ impl RaftService {
         });
         let end = async move { why.lock().unwrap_or_else(PoisonError::into_inner).take().map(Err) };
         let requests = futures::stream::iter([first]).chain(rest);
-        let answers = replica.raft().stream_append(requests.boxed()).map(|answer| match answer {
+        let running = replica.running();
+        let (voter, own) = (replica.clone(), running.clone());
+        let reply = move |result| append_reply(&voter, &own, result);
+        let answers = running.raft.stream_append(requests.boxed()).map(move |answer| match answer {
             Ok(Ok(matched)) => {
                 let log_id = matched.as_ref().map(codec::log_id_to_pb);
-                Ok(append_reply(pb::append_reply::Result::Matched(pb::append_reply::Matched { log_id })))
+                Ok(reply(pb::append_reply::Result::Matched(pb::append_reply::Matched { log_id })))
             }
             Ok(Err(StreamAppendError::Conflict(at))) => {
-                Ok(append_reply(pb::append_reply::Result::Conflict(codec::log_id_to_pb(&at))))
+                Ok(reply(pb::append_reply::Result::Conflict(codec::log_id_to_pb(&at))))
             }
             Ok(Err(StreamAppendError::HigherVote(v))) => {
-                Ok(append_reply(pb::append_reply::Result::HigherVote(codec::vote_to_pb(&v))))
+                Ok(reply(pb::append_reply::Result::HigherVote(codec::vote_to_pb(&v))))
             }
             Err(fatal) => Err(failed(fatal)),
         });
@@ -159,9 +162,10 @@ fn no_room(e: DiskFull) -> Status {
     Status::unavailable(e.to_string())
 }
 
-/// The answer to an append.
-pub(crate) fn append_reply(result: pb::append_reply::Result) -> pb::AppendReply {
-    pb::AppendReply { result: Some(result), unpacks: true }
+/// The answer to an append that was handed to this Raft, which keeps the promise that it was built with.
+pub(crate) fn append_reply(voter: &Replica, running: &Running, result: pb::append_reply::Result) -> pb::AppendReply {
+    let promise_ms = running.timing.election_max_ms;
+    pb::AppendReply { result: Some(result), unpacks: true, promise_ms, holding: !voter.may_vote() }
 }
 
 #[tonic::async_trait]
@@ -205,8 +209,10 @@ impl pb::raft_server::Raft for RaftService {
     async fn vote(&self, request: Request<pb::VoteRequest>) -> Result<Response<pb::VoteReply>, Status> {
         let message = request.into_inner();
         let replica = self.replica(message.target)?;
+        // In this order: the next Raft, if there is one, is asked after the hold has begun.
+        let raft = replica.raft();
         if !replica.may_vote() {
-            // It may have promised a lease before it was restarted (rule R3).
+            // It may have promised a lease before it was restarted, or its Raft rebuilt (rule R3).
             return Err(Status::unavailable("this voter waits out the lease that it may have promised"));
         }
         // A vote is a write too.
@@ -216,7 +222,6 @@ impl pb::raft_server::Raft for RaftService {
             last_log_id: codec::opt_log_id_from_pb(message.last_log_id).map_err(bad)?,
             leadership_transfer: message.leadership_transfer,
         };
-        let raft = replica.raft();
         let answer = if message.pre_vote { raft.pre_vote(rpc).await } else { raft.vote(rpc).await }.map_err(failed)?;
         Ok(Response::new(pb::VoteReply {
             vote: Some(codec::vote_to_pb(&answer.vote)),
@@ -231,13 +236,14 @@ impl pb::raft_server::Raft for RaftService {
     ) -> Result<Response<pb::TransferLeaderReply>, Status> {
         let message = request.into_inner();
         let replica = self.replica(message.target)?;
+        let raft = replica.raft();
         if !replica.may_vote() {
             return Err(Status::unavailable("this voter waits out the lease that it may have promised"));
         }
         let from = codec::vote_from_pb(message.from_leader).map_err(bad)?;
         let last = codec::opt_log_id_from_pb(message.last_log_id).map_err(bad)?;
         let rpc = TransferLeaderRequest::new(from, message.to_node, last);
-        let answer = replica.raft().handle_transfer_leader(rpc).await.map_err(failed)?;
+        let answer = raft.handle_transfer_leader(rpc).await.map_err(failed)?;
         let vote_changed = match answer {
             Ok(()) => None,
             Err(TransferLeaderError::VoteChanged { actual, .. }) => Some(codec::vote_to_pb(&actual)),

@@ -47,8 +47,12 @@ pub struct ReplicaStatus {
     pub leader: Option<NodeId>,
     /// Whether it is a voter.
     pub voter: bool,
-    /// Its group's timers.
+    /// The timers that it runs with.
     pub timing: RaftTiming,
+    /// The timers that the group has agreed on, as far as this replica has applied.
+    pub agreed: RaftTiming,
+    /// The timers that the group was created with.
+    pub created: RaftTiming,
     /// Last index in its log.
     pub log_last: u64,
     /// Last index known to be committed.
@@ -91,7 +95,9 @@ impl Replica {
             term: metrics.current_term,
             leader: metrics.current_leader.map(NodeId),
             voter: metrics.membership_config.voter_ids().any(|v| v == metrics.id),
-            timing: *self.timing(),
+            timing: self.timing(),
+            agreed: self.agreed_timing(),
+            created: self.created_timing(),
             log_last: metrics.last_log_index.unwrap_or(0),
             committed: metrics.local_committed.as_ref().map_or(0, |id| id.index),
             applied: self.applied_index(),

@@ -4,7 +4,7 @@
 //! gets the events of its thread in the order in which they happened, whichever node they come from; it knows itself
 //! which node's turn it is.
 
-use meridian_types::{KeySpan, LeaderId, LogId, NodeId, RequestId, ShardId, Timestamp};
+use meridian_types::{KeySpan, LeaderId, LogId, NodeId, RaftTiming, RequestId, ShardId, Timestamp};
 use std::time::Duration;
 
 /// A fingerprint of bytes, to compare what two replicas have (FNV-1a, 64 bits).
@@ -198,6 +198,24 @@ pub enum Event {
         ts: Timestamp,
         /// How far ahead of its clock a leader may close from then on.
         lead: Duration,
+    },
+    /// This replica applied an entry that brings other timers.
+    TimersAgreed {
+        /// The shard.
+        shard: ShardId,
+        /// The entry's stamp.
+        ts: Timestamp,
+        /// The timers that the group agrees on from then on.
+        timing: RaftTiming,
+    },
+    /// The Raft of this replica was built anew; its log and its state stay as they are.
+    Rebuilt {
+        /// The shard.
+        shard: ShardId,
+        /// The timers that it runs with from now on.
+        timing: RaftTiming,
+        /// For so long from now it keeps what it has promised before.
+        held: Duration,
     },
     /// A compaction that leaves out old versions begins on this node.
     Collecting {

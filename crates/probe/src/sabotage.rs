@@ -74,6 +74,10 @@ sabotages! {
     LeaseDuringTransfer "R4",
     /// The leader counts on a longer lease than the voters promise.
     OverlongLease "R2, R3",
+    /// The leader counts on what its own timers promise, whatever the voters have confirmed.
+    CountOwnPromise "R2, R3",
+    /// A voter whose Raft was rebuilt with other timers votes and stands for election at once.
+    ForgetOnRebuild "R3",
     /// A learner's answers count towards the quorum that proves leadership.
     CountLearners "R1, O2",
     /// What is appended counts as accepted before it is synced.

@@ -108,7 +108,7 @@ fn is_led_by_demand(view: &CatalogView, shard: &Shard) -> bool {
 }
 
 /// Moves a leadership in the background; ends with the node.
-fn transfer(ctx: &Context, replica: Arc<Replica>, to: NodeId) {
+pub(crate) fn transfer(ctx: &Context, replica: Arc<Replica>, to: NodeId) {
     let stop = ctx.stop.clone();
     let transfer = async move {
         if let Err(e) = replica.transfer_leader(to).await {

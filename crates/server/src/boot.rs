@@ -12,6 +12,7 @@ use crate::join::{self, introduction};
 use crate::lead;
 use crate::machine::ShardMachine;
 use crate::node::StartError;
+use crate::timers;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use meridian_api::{Context, Deadlines, Parts, routes};
@@ -168,7 +169,7 @@ pub async fn boot(config: NodeConfig, environment: Environment) -> Result<Booted
     let first = config.form.as_ref().map(|f| f.first);
     let (gossip, telling) = (ctx.gossip.clone(), ctx.clone());
     let (heartbeats, replicas) = (ctx.heartbeats.clone(), ctx.replicas.clone());
-    let work: [BoxFuture<'static, ()>; 10] = [
+    let work: [BoxFuture<'static, ()>; 11] = [
         watch_disk(ctx.store.clone()).boxed(),
         async move { gossip.run().await }.boxed(),
         async move { heartbeats.run(&replicas).await }.boxed(),
@@ -178,6 +179,7 @@ pub async fn boot(config: NodeConfig, environment: Environment) -> Result<Booted
         balance::run(ctx.clone(), first).boxed(),
         collect::run(ctx.clone()).boxed(),
         lead::run(ctx.clone()).boxed(),
+        timers::run(ctx.clone()).boxed(),
         register(ctx.clone(), config, incarnation).boxed(),
     ];
     let mut tasks = JoinSet::new();

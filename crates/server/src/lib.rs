@@ -21,6 +21,7 @@ mod memory;
 mod node;
 mod ports;
 pub mod processes;
+mod timers;
 
 pub use boot::{Booted, Environment, boot, wait_ready};
 pub use emulation::{Emulation, EmulationError};

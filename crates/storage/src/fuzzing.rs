@@ -10,7 +10,7 @@ use crate::{DataBatch, StorageError, Store, StoreOptions, backup, framed, identi
 use bytes::Bytes;
 use meridian_proto::internal::v1::{
     BackupFile, BackupManifest, BackupShard, ClosedMark, Entry, InstallMark, LeaderId, LedgerRecord, LogId, Outcome,
-    ReplicaScope, ShardState, SnapshotFile, SnapshotManifest, entry, outcome,
+    PromiseMark, ReplicaScope, ShardState, SnapshotFile, SnapshotManifest, entry, outcome,
 };
 use meridian_types::{RequestId, ShardId, TableId, Timestamp};
 use prost::Message as _;
@@ -132,10 +132,11 @@ pub fn install_mark(data: &[u8]) {
     drop(InstallMark::decode(data));
 }
 
-/// What a replica is of, and what was closed of it.
+/// What a replica is of, what was closed of it, and what it has promised.
 pub fn replica_scope(data: &[u8]) {
     drop(ReplicaScope::decode(data));
     drop(ClosedMark::decode(data));
+    drop(PromiseMark::decode(data));
 }
 
 /// A slot of the file that says what was durable.
@@ -256,6 +257,7 @@ fn records() -> Vec<(&'static str, Vec<u8>)> {
         ("position", state.encode_to_vec()),
         ("install_mark", mark.encode_to_vec()),
         ("replica_scope", scope.encode_to_vec()),
+        ("replica_scope", PromiseMark { promise_ms: 600 }.encode_to_vec()),
         ("replica_scope", ClosedMark { closed: 500, position: 400 }.encode_to_vec()),
         ("raft_record", of(&raft::entry_key(ShardId(4), 42), entry.encode_to_vec())),
         ("raft_record", of(&raft::mark_key(ShardId(4), "scope"), scope.encode_to_vec())),

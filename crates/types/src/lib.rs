@@ -33,6 +33,6 @@ pub use receipt::{CommitPath, Receipt};
 pub use request_id::RequestId;
 pub use rtt::RttMatrix;
 pub use timestamp::{Interval, Timestamp};
-pub use timing::{LEASE_MARGIN_PERCENT, RaftTiming};
+pub use timing::{LEASE_MARGIN_PERCENT, RaftTiming, usable_lease};
 pub use token::{BadToken, CausalityToken};
 pub use within::{Achievable, Within};

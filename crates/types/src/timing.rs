@@ -5,8 +5,9 @@ use std::time::Duration;
 /// Part of the promised lease that a leader does not use: bounds the drift of monotonic clocks (rule R2).
 pub const LEASE_MARGIN_PERCENT: u64 = 10;
 
-/// A group's timers, in milliseconds. Replicated shard configuration, equal on all members: `election_max_ms` is
-/// the lease that every voter promises (rule R3).
+/// A group's timers, in milliseconds. Replicated shard configuration: `election_max_ms` is the lease that a voter promises
+/// (rule R3). The catalog has those that a shard was created with; an entry of the shard's log may bring others, which its
+/// members then run with one after another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RaftTiming {
     /// Between heartbeats of an idle leader; none waits for the answer to the one before, so it may be shorter than an RTT.
@@ -43,6 +44,12 @@ impl RaftTiming {
 
     /// What a leader uses of that promise.
     pub fn lease(&self) -> Duration {
-        Duration::from_millis(self.election_max_ms * (100 - LEASE_MARGIN_PERCENT) / 100)
+        usable_lease(self.promise())
     }
+}
+
+/// What a leader uses of a promise, in whole milliseconds (rule R2).
+pub fn usable_lease(promise: Duration) -> Duration {
+    let promise_ms = u64::try_from(promise.as_millis()).unwrap_or(u64::MAX / 100).min(u64::MAX / 100);
+    Duration::from_millis(promise_ms * (100 - LEASE_MARGIN_PERCENT) / 100)
 }

@@ -26,6 +26,12 @@ pub(crate) enum Action {
     CutLeader { shard: usize, spare: bool },
     /// The voter that was spared is cut off too, and started again at once.
     RestartSpared,
+    /// The voter that was spared is cut off too, and its Raft rebuilt at once.
+    RebuildSpared,
+    /// The leader of a shard (by its rank) has its group agree on timers of so many percent of those that it runs with.
+    ChangeTimers { shard: usize, percent: u64 },
+    /// All members of a shard (by its rank) but its leader take over at once what was agreed on.
+    RebuildOthers { shard: usize },
     /// Everything passes again.
     HealAll,
     /// Nothing passes from one node to another.
@@ -119,6 +125,9 @@ pub(crate) struct Plan {
 /// Disks that fill up: beside the others, so that what a seed decided before there were any stays as it was.
 const FULL: &str = "full";
 
+/// Timers that change: likewise.
+const TIMERS: &str = "timers";
+
 /// Kinds of faults; a seed takes some of them.
 const KINDS: [&str; 14] = [
     "leader",
@@ -149,7 +158,7 @@ pub struct Wish {
 impl Wish {
     /// The kinds of faults there are.
     pub fn kinds() -> Vec<&'static str> {
-        KINDS.into_iter().chain([FULL]).collect()
+        KINDS.into_iter().chain([FULL, TIMERS]).collect()
     }
 }
 
@@ -207,6 +216,7 @@ impl Plan {
         plan.faults = faults(&mut rng, &plan);
         plan.tables.extend(global_reads(seed, regions));
         plan.fill_disks(wish);
+        plan.change_timers(wish);
         plan
     }
 
@@ -233,6 +243,45 @@ impl Plan {
                 self.faults.extend([(at, fill(level)), (end, fill(DiskLevel::Enough))]);
             }
             at += Duration::from_millis(rng.random_range(1_500..6_000));
+        }
+        self.faults.sort_by_key(|(at, _)| *at);
+    }
+
+    /// Lets timers change, in some seeds, also at once on all members but the leader; and rebuilds a voter that holds a
+    /// leader's last promise. Drawn from a sequence of its own.
+    fn change_timers(&mut self, wish: &Wish) {
+        let mut rng = ChaCha8Rng::seed_from_u64(self.seed ^ 0x7469_6d65_7273);
+        let wanted = match &wish.kinds {
+            Some(only) => only.iter().any(|kind| kind == TIMERS),
+            None => rng.random_ratio(1, 4),
+        };
+        if !wanted {
+            return;
+        }
+        self.kinds.push(TIMERS);
+        let ms = Duration::from_millis;
+        let mut at = ms(rng.random_range(0..1_500));
+        while at < self.stormy {
+            let shard = rng.random_range(0..8);
+            if rng.random_ratio(1, 3) {
+                // The others' promises to the leader have run out by then, the spared one's has not.
+                let then = at + ms(rng.random_range(1_200..3_000));
+                let heal = then + ms(rng.random_range(800..3_000));
+                self.faults.push((at, Action::CutLeader { shard, spare: true }));
+                self.faults.extend([(then, Action::RebuildSpared), (heal, Action::HealAll)]);
+            } else {
+                let percent = *[40, 60, 150, 300].choose(&mut rng).unwrap_or(&40);
+                self.faults.push((at, Action::ChangeTimers { shard, percent }));
+                if rng.random_ratio(2, 3) {
+                    let then = at + ms(rng.random_range(200..400));
+                    // About when the others are free of what they promised before, and the leader is as it was.
+                    let cut = then + ms(rng.random_range(500..1_600));
+                    let heal = cut + ms(rng.random_range(600..3_000));
+                    self.faults.push((then, Action::RebuildOthers { shard }));
+                    self.faults.extend([(cut, Action::CutLeader { shard, spare: false }), (heal, Action::HealAll)]);
+                }
+            }
+            at += ms(rng.random_range(2_000..6_000));
         }
         self.faults.sort_by_key(|(at, _)| *at);
     }

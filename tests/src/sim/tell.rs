@@ -94,6 +94,12 @@ fn event_text(event: &Event, start: u64) -> String {
         Event::LeadTime { shard, ts, lead } => {
             format!("sets the lead time of {shard} to {lead:?} by the entry {}", at(*ts, start))
         }
+        Event::TimersAgreed { shard, ts, timing } => {
+            format!("agrees on {timing:?} in {shard} by the entry {}", at(*ts, start))
+        }
+        Event::Rebuilt { shard, timing, held } => {
+            format!("begins anew in {shard} with {timing:?}, bound for {held:?} by what it has promised")
+        }
         Event::Collecting { shard, floor } => format!("collects {shard} below {}", at(*floor, start)),
         Event::Closed { shard, leader, closed, position } => {
             format!("as {leader} of {shard}: closes {} at position {}", at(*closed, start), at(*position, start))

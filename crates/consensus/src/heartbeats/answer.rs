@@ -72,7 +72,8 @@ async fn take(replica: &Arc<Replica>, leader: pb::LeaderId) -> Option<pb::Append
     }
     let beat = AppendEntriesRequest { vote, prev_log_id: None, leader_commit: None, entries: Vec::new() };
     use pb::append_reply::{Matched, Result as Reply};
-    let result = match replica.raft().append_entries(beat).await.ok()? {
+    let running = replica.running();
+    let result = match running.raft.append_entries(beat).await.ok()? {
         AppendEntriesResponse::Success | AppendEntriesResponse::PartialSuccess(_) => {
             Reply::Matched(Matched { log_id: None })
         }
@@ -80,5 +81,5 @@ async fn take(replica: &Arc<Replica>, leader: pb::LeaderId) -> Option<pb::Append
         // There is nothing in a beat that could conflict.
         AppendEntriesResponse::Conflict => return None,
     };
-    Some(append_reply(result))
+    Some(append_reply(replica, &running, result))
 }

@@ -109,12 +109,12 @@ impl Heartbeats {
             for replica in replicas.all() {
                 let Some(leader) = replica.beats_as() else { continue };
                 let timing = replica.timing();
-                next = next.min(instant(beat_of(now, timing) + 1, timing));
-                if beat_of(now, timing) == beat_of(before, timing) {
+                next = next.min(instant(beat_of(now, &timing) + 1, &timing));
+                if beat_of(now, &timing) == beat_of(before, &timing) {
                     continue;
                 }
                 for to in replica.followers() {
-                    due.entry(to).or_default().push((replica.beater().clone(), leader));
+                    due.entry(to).or_default().push((replica.beater(), leader));
                 }
             }
             for (to, beats) in due {
@@ -256,7 +256,8 @@ mod tests {
         let clock = Clock::with_source(Arc::new(FixedSource::new(Duration::from_millis(1))));
         let heartbeats = Heartbeats::new("c".into(), peers, clock.clone());
         let timing = RaftTiming { heartbeat_ms: 100, election_min_ms: 300, election_max_ms: 600 };
-        let pulse = Arc::new(Pulse::new(ShardId(7), clock, Arc::new(QuorumAcks::new(NodeId(1))), &timing));
+        let pulse =
+            Arc::new(Pulse::new(ShardId(7), clock, Arc::new(QuorumAcks::new(NodeId(1), timing.promise())), &timing));
         let beater = Beater { pulse, ask: Arc::new(|| {}) };
         let leader = LeaderId { term: 3, node: NodeId(1) };
         assert!(!heartbeats.is_older(to));

@@ -1,8 +1,8 @@
 //! What the followers of one replica have answered to its heartbeats: credits for its lease, and what openraft is told.
 
 use crate::codec;
-use crate::lease::{Moment, QuorumAcks};
-use crate::network::append_answer;
+use crate::lease::{Moment, QuorumAcks, Word};
+use crate::network::{append_answer, word_of};
 use crate::raft_types::{RaftVote, Raftish};
 use meridian_clock::{Clock, Mono};
 use meridian_probe::{Sabotage, sabotaged};
@@ -57,6 +57,7 @@ impl Pulse {
     /// `from` has answered the beat that `leader`, which is this replica, sent at `sent`. True: openraft should ask, as it
     /// has not heard of that follower lately.
     pub(crate) fn answered(&self, from: NodeId, leader: LeaderId, sent: Moment, reply: pb::AppendReply) -> bool {
+        let word = word_of(&reply);
         let Ok(answer) = append_answer(reply, None) else { return false };
         let higher = match answer {
             Ok(_) => None,
@@ -65,7 +66,7 @@ impl Pulse {
             Err(StreamAppendError::Conflict(_)) => return false,
         };
         if higher.is_none() {
-            credit(&self.acks, &self.clock, leader, from, sent);
+            credit(&self.acks, &self.clock, leader, from, sent, word);
         }
         let at = Mono::now();
         let mut last = self.lock();
@@ -105,9 +106,9 @@ impl Pulse {
 }
 
 /// The follower took the message under this leader's vote, so it had promised no higher one when the request was sent.
-pub(crate) fn credit(acks: &QuorumAcks, clock: &Clock, leader: LeaderId, from: NodeId, sent: Moment) {
+pub(crate) fn credit(acks: &QuorumAcks, clock: &Clock, leader: LeaderId, from: NodeId, sent: Moment, word: Word) {
     let late = sabotaged(Sabotage::CreditOnArrival);
-    acks.credit(leader, from, if late { Moment::now(clock) } else { sent });
+    acks.credit(leader, from, if late { Moment::now(clock) } else { sent }, word);
 }
 
 /// The answer that says what `vote` asks: who it was sent by.
@@ -131,7 +132,7 @@ mod tests {
     fn pulse(promise_ms: u64) -> Pulse {
         let clock = Clock::with_source(Arc::new(FixedSource::new(Duration::from_millis(1))));
         let timing = RaftTiming { heartbeat_ms: 1, election_min_ms: 2, election_max_ms: promise_ms };
-        Pulse::new(ShardId(7), clock, Arc::new(QuorumAcks::new(NodeId(1))), &timing)
+        Pulse::new(ShardId(7), clock, Arc::new(QuorumAcks::new(NodeId(1), timing.promise())), &timing)
     }
 
     fn at(ms: u64) -> Moment {
@@ -139,7 +140,7 @@ mod tests {
     }
 
     fn reply(result: Reply) -> pb::AppendReply {
-        pb::AppendReply { result: Some(result), unpacks: true }
+        pb::AppendReply { result: Some(result), unpacks: true, ..pb::AppendReply::default() }
     }
 
     fn taken() -> pb::AppendReply {

@@ -5,6 +5,7 @@
 
 use super::pace::Pace;
 use super::{Decision, Leadership, Proposal, Stage, Stamp, lead};
+use crate::codec;
 use crate::delay::delay;
 use crate::error::{ConsensusError, NotLeader};
 use crate::memory::Charge;
@@ -12,7 +13,7 @@ use crate::raft_types::{Applied, Command, Completion, EntryResponder, Raftish};
 use meridian_clock::{Mono, sleep};
 use meridian_probe::{Event, Sabotage, emit, sabotaged};
 use meridian_proto::internal::v1 as pb;
-use meridian_types::{KeySpan, NodeId, Timestamp};
+use meridian_types::{KeySpan, NodeId, RaftTiming, Timestamp};
 use openraft::errors::ClientWriteError;
 use openraft::raft::ClientWriteResult;
 use prost::Message;
@@ -59,7 +60,7 @@ impl Leadership {
         let (responder, done) = EntryResponder::new(self.parts.shard);
         let mut write = self.parts.raft.write(Command::new(command)).responder(responder);
         if sabotaged(Sabotage::ProposeUnfenced) {
-            delay(self.parts.lease * 4).await;
+            delay(self.parts.timing.lease() * 4).await;
         } else {
             write = write.with_leader(self.leader);
         }
@@ -139,6 +140,10 @@ async fn stamp_all(this: Weak<Leadership>, queue: &mut mpsc::Receiver<Proposal>,
                 let (Some(to), Some(this)) = (to, this.upgrade()) else { return };
                 lead::change(&this, to).await;
             }
+            timing = orders.timings.recv() => {
+                let (Some(timing), Some(this)) = (timing, this.upgrade()) else { return };
+                set_timing(&this, timing).await;
+            }
             first = queue.recv() => {
                 let Some(first) = first else { return };
                 let Some(this) = this.upgrade() else { return refuse([first], || NotLeader { hint: None }.into()) };
@@ -181,6 +186,8 @@ pub(super) struct Orders {
     pub(super) floors: mpsc::Receiver<Timestamp>,
     /// Lead times.
     pub(super) leads: mpsc::Receiver<Duration>,
+    /// Timers.
+    pub(super) timings: mpsc::Receiver<RaftTiming>,
 }
 
 /// Hands a barrier over; what becomes of it is said once it is applied, or will not be.
@@ -219,14 +226,26 @@ async fn barrier(this: &Arc<Leadership>, wanted: BarrierWanted) {
     });
 }
 
-/// Hands an entry over that raises the GC floor. Nobody waits for it: if it gets lost, a later one does its work.
+/// Hands an entry over that raises the GC floor. Nobody waits for it: if it gets lost, a later one does its work. It touches
+/// nothing that may be read: whoever reads below the floor is refused once it is applied.
 async fn raise_floor(this: &Arc<Leadership>, floor: Timestamp) {
+    let body = pb::command::Body::RaiseFloor(pb::command::RaiseFloor { floor: floor.0 });
+    order(this, floor, body).await;
+}
+
+/// Hands an entry over that brings other timers (rule R3). Nobody waits for it either.
+async fn set_timing(this: &Arc<Leadership>, timing: RaftTiming) {
+    tracing::info!(shard = %this.parts.shard, ?timing, "bringing other timers");
+    let timing = Some(codec::timing_to_pb(timing));
+    order(this, Timestamp::ZERO, pb::command::Body::SetTiming(pb::command::SetTiming { timing })).await;
+}
+
+/// Stamps an entry that touches nothing that may be read, above `floor`, and hands it over.
+async fn order(this: &Arc<Leadership>, floor: Timestamp, body: pb::command::Body) {
     if !this.parts.clock.is_safe() {
         return;
     }
-    // It touches nothing that may be read: whoever reads below the floor is refused once it is applied.
     let stamp = this.stamp(|s| s.stamp(this.parts.clock.now().latest, floor, 1, KeySpan::default()));
-    let body = pb::command::Body::RaiseFloor(pb::command::RaiseFloor { floor: floor.0 });
     let Ok(done) = this.hand_over(stamp, body, Vec::new()).await else { return };
     let this = this.clone();
     tokio::spawn(async move {

@@ -8,14 +8,14 @@ use std::time::Duration;
 impl Replica {
     /// The lead time of what is applied: how far ahead of its clock a leader may close. Zero: it does not.
     pub fn lead_time(&self) -> Duration {
-        self.position.borrow().lead
+        self.position().lead
     }
 
     /// The lead time at the end of the log, applied or not: what a new leader has to leap over (rule K2).
     pub(super) fn lead_in_log(&self) -> Duration {
         // In this order: an entry that is applied in between counts either way.
         let last = self.cache.last_lead();
-        let position = self.position.borrow();
+        let position = self.position();
         at_log_end(last, position.applied.map(|id| id.index), position.lead)
     }
 

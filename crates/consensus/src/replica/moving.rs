@@ -24,33 +24,35 @@ impl Replica {
         }
         let handover = leadership.pause(to);
         // Bounded: until then nobody is served.
-        let barrier = tokio::time::timeout(self.timing.promise(), leadership.append_barrier());
+        let barrier = tokio::time::timeout(self.timing().promise(), leadership.append_barrier());
         barrier.await.map_err(|_| ConsensusError::NotProven)??;
         handover.settle();
-        self.raft.trigger().transfer_leader(to.0).await.map_err(stopped)?;
-        let limit = self.timing.promise() * 2;
-        let wait = self.raft.wait(Some(limit));
+        let raft = self.raft();
+        raft.trigger().transfer_leader(to.0).await.map_err(stopped)?;
+        let limit = self.timing().promise() * 2;
+        let wait = raft.wait(Some(limit));
         let moved = wait.metrics(|m| m.current_leader.is_some_and(|l| l != m.id), "another leader");
         moved.await.map(|_| ()).map_err(stopped)
     }
 
     /// Whether `to` is a voter that lacks at most a few entries.
     pub fn is_caught_up(&self, to: NodeId) -> bool {
-        let metrics = self.raft.data_metrics();
+        let metrics = self.raft().data_metrics();
         let metrics = metrics.borrow_watched();
         let last = metrics.last_log.as_ref().map_or(0, |id| id.index);
         let matched = metrics.replication.as_ref().and_then(|r| r.get(&to.0)?.as_ref().map(|id| id.index));
         self.voters().contains(&to) && matched.is_some_and(|m| m + TRANSFER_LAG_MAX >= last)
     }
 
-    /// Whether `to` is a voter that lacks at most a few entries and has answered lately.
+    /// Whether `to` is a voter that lacks at most a few entries, has answered lately, and may stand for election.
     pub fn is_fit_to_lead(&self, to: NodeId) -> bool {
-        self.has_answered_within(to, self.timing.promise() / 2) && self.is_caught_up(to)
+        let may_stand = self.leadership().is_some_and(|l| !l.word(to).holding);
+        may_stand && self.has_answered_within(to, self.timing().promise() / 2) && self.is_caught_up(to)
     }
 
     /// At the leader: whether this member has answered it lately.
     pub fn answers(&self, node: NodeId) -> bool {
-        self.has_answered_within(node, self.timing.promise())
+        self.has_answered_within(node, self.timing().promise())
     }
 
     fn has_answered_within(&self, node: NodeId, lately: Duration) -> bool {
@@ -67,7 +69,7 @@ impl Replica {
         let known = self.members();
         let mut added = 0;
         for (id, member) in learners.iter().filter(|(id, _)| !known.contains_key(id)) {
-            self.raft.add_learner(id.0, member.clone(), false).await.map_err(stopped)?;
+            self.raft().add_learner(id.0, member.clone(), false).await.map_err(stopped)?;
             added += 1;
         }
         Ok(added)
@@ -77,6 +79,6 @@ impl Replica {
     /// a learner already. Two commits: of the joint membership, then of the new one.
     pub async fn change_voters(&self, voters: BTreeSet<NodeId>) -> Result<(), ConsensusError> {
         let voters: BTreeSet<u64> = voters.into_iter().map(|v| v.0).collect();
-        self.raft.change_membership(voters, true).await.map(|_| ()).map_err(stopped)
+        self.raft().change_membership(voters, true).await.map(|_| ()).map_err(stopped)
     }
 }

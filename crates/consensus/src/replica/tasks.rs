@@ -1,6 +1,7 @@
 //! What a replica does by itself for as long as it is open.
 
 use super::Replica;
+use super::running::Running;
 use crate::codec;
 use crate::leadership::Leadership;
 use crate::peers::PeerAddress;
@@ -26,8 +27,8 @@ fn led_as(metrics: &RaftServerMetrics<Raftish>) -> Option<RaftLeaderId> {
 }
 
 /// Starts and ends leaderships as openraft reports them, and learns the addresses of the group's members.
-pub(super) async fn follow_leadership(this: Arc<Replica>) {
-    let mut metrics = this.raft.server_metrics();
+pub(super) async fn follow_leadership(this: Arc<Replica>, running: Arc<Running>) {
+    let mut metrics = running.raft.server_metrics();
     loop {
         for (id, member) in this.members() {
             let region = RegionId::from(member.region);
@@ -38,7 +39,7 @@ pub(super) async fn follow_leadership(this: Arc<Replica>) {
                 tracing::info!(shard = %this.shard, leader = %codec::leader_of(&id), "leading");
                 // The one before ends before the next one begins.
                 this.set_leadership(None);
-                this.set_leadership(Some(Leadership::start(this.leader_parts(), id)));
+                this.set_leadership(Some(Leadership::start(this.leader_parts(&running), id)));
             }
             None if this.leadership().is_some() => {
                 tracing::info!(shard = %this.shard, "no longer leading");
@@ -55,11 +56,11 @@ pub(super) async fn follow_leadership(this: Arc<Replica>) {
 }
 
 /// Flushes the data whenever so much log waits for it that it is worth it for that alone.
-pub(super) async fn flush_for_the_log(this: Arc<Replica>) {
+pub(super) async fn flush_for_the_log(this: Arc<Replica>, running: Arc<Running>) {
     loop {
         this.flush_due.notified().await;
         this.snapshots.want_flush();
-        if this.raft.trigger().snapshot().await.is_err() {
+        if running.raft.trigger().snapshot().await.is_err() {
             // The group has stopped.
             return;
         }
@@ -67,8 +68,8 @@ pub(super) async fn flush_for_the_log(this: Arc<Replica>) {
 }
 
 /// Has this replica apply what was found chosen, for requests of this node's gateway.
-pub(super) async fn commit_early(this: Arc<Replica>) {
-    this.early.run(&this.raft, || this.hear()).await;
+pub(super) async fn commit_early(this: Arc<Replica>, running: Arc<Running>) {
+    this.early.run(&running.raft, || this.hear()).await;
 }
 
 /// Removes files of snapshots that nobody needs any more.
@@ -81,11 +82,16 @@ pub(super) async fn tidy(snapshots: Arc<SnapshotMaker>) {
     }
 }
 
-/// Lets the replica vote and stand for election, after the longest lease that it may have promised.
-pub(super) async fn release_hold(this: Arc<Replica>) {
+/// Lets the replica vote and stand for election, after the longest lease that it may have promised: `held` from now. Then it
+/// need not be known any more.
+pub(super) async fn release_hold(this: Arc<Replica>, running: Arc<Running>, held: Duration) {
     if this.holding.load(Ordering::Acquire) {
-        tokio::time::sleep(this.timing.promise()).await;
+        tokio::time::sleep(held).await;
         this.holding.store(false, Ordering::Release);
     }
     this.set_electable(this.clock.is_safe());
+    if held > running.timing.promise() {
+        // A task of its own: writing cannot be given up half way, and must not go on beside another Raft's beginning.
+        tokio::spawn(this.forget_longer_promise(running));
+    }
 }

@@ -212,7 +212,13 @@ fn paths(shard: &BackupShard, family: Family, folder: &Path) -> Vec<PathBuf> {
 /// The position that a restored shard begins with.
 fn birth_state(manifest: &BackupManifest, members: Option<Membership>) -> ShardState {
     let membership = members.map(|membership| StoredMembership { log_id: Some(BIRTH), membership: Some(membership) });
-    ShardState { applied: Some(BIRTH), last_ts: manifest.at, membership, gc_floor: manifest.at, lead_ns: 0 }
+    ShardState {
+        applied: Some(BIRTH),
+        last_ts: manifest.at,
+        membership,
+        gc_floor: manifest.at,
+        ..ShardState::default()
+    }
 }
 
 impl Store {

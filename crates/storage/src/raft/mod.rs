@@ -6,6 +6,7 @@ mod keys;
 mod log;
 #[cfg(feature = "simulation")]
 mod probe;
+mod promise;
 mod record;
 mod scope;
 #[cfg(feature = "simulation")]

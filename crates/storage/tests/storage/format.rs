@@ -88,8 +88,8 @@ fn old(index: u64) -> pb::Entry {
 fn position() -> pb::ShardState {
     let membership = pb::StoredMembership { log_id: Some(log_id(1, 1, 1)), membership: Some(membership()) };
     let (applied, membership) = (Some(log_id(1, 1, 60)), Some(membership));
-    // The directory is older than lead times: they are absent, and read as none.
-    pb::ShardState { applied, last_ts: 500, membership, gc_floor: 17, lead_ns: 0 }
+    // The directory is older than lead times and agreed timers: they are absent, and read as none.
+    pb::ShardState { applied, last_ts: 500, membership, gc_floor: 17, lead_ns: 0, timing: None }
 }
 
 /// Key, timestamp and value; `None` is a tombstone.

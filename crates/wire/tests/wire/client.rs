@@ -172,6 +172,8 @@ pub(crate) fn node_status() -> pb::NodeStatus {
         voter: true,
         timers: None,
         lead_time_ns: 0,
+        agreed_timers: None,
+        created_timers: None,
     };
     let memory = pb::MemoryStatus {
         budget: 1,
@@ -248,6 +250,16 @@ pub(crate) fn fixtures() -> Vec<Fixture> {
     let timed = pb::ShardStatus { shard: 4, timers: Some(timers), ..pb::ShardStatus::default() };
     let counts = pb::NodeStatus { node: 2, traffic: vec![traffic], shards: vec![timed], ..pb::NodeStatus::default() };
     let counts_bytes = pb::GetStatusReply { nodes: vec![counts], ..pb::GetStatusReply::default() };
+    let longer = pb::RaftTimers { heartbeat_ms: 340, election_min_ms: 768, election_max_ms: 1176, lease_ms: 1058 };
+    let following = pb::ShardStatus {
+        shard: 4,
+        timers: Some(timers),
+        agreed_timers: Some(longer),
+        created_timers: Some(timers),
+        ..pb::ShardStatus::default()
+    };
+    let node = pb::NodeStatus { node: 4, shards: vec![following], ..pb::NodeStatus::default() };
+    let changes_timers = pb::GetStatusReply { nodes: vec![node], ..pb::GetStatusReply::default() };
     let leading = pb::ShardStatus { shard: 5, lead_time_ns: 190_000_000, ..pb::ShardStatus::default() };
     let node = pb::NodeStatus { node: 3, shards: vec![leading], ..pb::NodeStatus::default() };
     let leads = pb::GetStatusReply { nodes: vec![node], ..pb::GetStatusReply::default() };
@@ -301,6 +313,7 @@ pub(crate) fn fixtures() -> Vec<Fixture> {
         fixture("meridian.v1.GetStatusReply", "log-waiting", log_waits),
         fixture("meridian.v1.GetStatusReply", "counts-bytes", counts_bytes),
         fixture("meridian.v1.GetStatusReply", "lead-time", leads),
+        fixture("meridian.v1.GetStatusReply", "changes-timers", changes_timers),
         fixture("meridian.v1.TransferLeaderRequest", "all", pb::TransferLeaderRequest { shard: 4, to: 2 }),
         fixture("meridian.v1.TransferLeaderReply", "all", pb::TransferLeaderReply {}),
     ];

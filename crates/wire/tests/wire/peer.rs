@@ -93,7 +93,7 @@ fn beats() -> pb::BeatBatch {
 fn beat_replies() -> pb::BeatReplies {
     use pb::append_reply::{Matched, Result as Reply};
     let results = [Some(Reply::Matched(Matched { log_id: None })), vote().map(Reply::HigherVote), None];
-    let reply = |result| pb::AppendReply { result: Some(result), unpacks: true };
+    let reply = |result| pb::AppendReply { result: Some(result), unpacks: true, ..pb::AppendReply::default() };
     let replies = (900..).zip(results).map(|(number, result)| pb::BeatReply { number, reply: result.map(reply) });
     pb::BeatReplies { replies: replies.collect() }
 }
@@ -118,6 +118,19 @@ fn leading_append() -> pb::AppendRequest {
     let command = pb::Command { ts: 102, body, lead_ns: 190_000_000, ..pb::Command::default() };
     let payload = Some(pb::entry::Payload::Command(command.encode_to_vec().into()));
     let entries = vec![pb::Entry { log_id: Some(log_id(43)), payload }];
+    pb::AppendRequest { entries, ..pb::AppendRequest::default() }
+}
+
+fn timing() -> pb::RaftTiming {
+    pb::RaftTiming { heartbeat_ms: 154, election_min_ms: 359, election_max_ms: 600 }
+}
+
+/// An entry that brings other timers.
+fn timing_append() -> pb::AppendRequest {
+    let set = pb::command::SetTiming { timing: Some(timing()) };
+    let command = pb::Command { ts: 103, body: Some(pb::command::Body::SetTiming(set)), ..pb::Command::default() };
+    let payload = Some(pb::entry::Payload::Command(command.encode_to_vec().into()));
+    let entries = vec![pb::Entry { log_id: Some(log_id(44)), payload }];
     pb::AppendRequest { entries, ..pb::AppendRequest::default() }
 }
 
@@ -206,7 +219,8 @@ fn appends() -> Vec<Fixture> {
     let heartbeat = pb::AppendRequest { target: None, entries: Vec::new(), ..append.clone() };
     let packed = pb::AppendRequest { packed: b"a frame".to_vec().into(), ..heartbeat.clone() };
     let matched = Reply::Matched(Matched { log_id: Some(log_id(46)) });
-    let unpacks = pb::AppendReply { result: Some(matched), unpacks: true };
+    let unpacks = pb::AppendReply { result: Some(matched), unpacks: true, ..pb::AppendReply::default() };
+    let promises = pb::AppendReply { result: Some(matched), unpacks: true, promise_ms: 600, holding: true };
     let kinds = [
         ("matched", Reply::Matched(Matched { log_id: Some(log_id(46)) })),
         ("matched-nothing", Reply::Matched(Matched { log_id: None })),
@@ -214,7 +228,8 @@ fn appends() -> Vec<Fixture> {
         ("higher-vote", Reply::HigherVote(vote().unwrap())),
     ];
     let reply = |(variant, result)| {
-        fixture("meridian.internal.v1.AppendReply", variant, pb::AppendReply { result: Some(result), unpacks: false })
+        let reply = pb::AppendReply { result: Some(result), ..pb::AppendReply::default() };
+        fixture("meridian.internal.v1.AppendReply", variant, reply)
     };
     let requests = [
         fixture("meridian.internal.v1.AppendRequest", "every-entry", append),
@@ -222,6 +237,7 @@ fn appends() -> Vec<Fixture> {
         fixture("meridian.internal.v1.AppendRequest", "packed", packed),
         fixture("meridian.internal.v1.PackedEntries", "every-entry", pb::PackedEntries { entries: entries() }),
         fixture("meridian.internal.v1.AppendReply", "unpacks", unpacks),
+        fixture("meridian.internal.v1.AppendReply", "promises", promises),
     ];
     requests.into_iter().chain(kinds.map(reply)).collect()
 }
@@ -256,7 +272,7 @@ fn snapshots() -> Vec<Fixture> {
     use pb::transfer_request::Part as Asked;
     let membership = pb::StoredMembership { log_id: Some(log_id(1)), membership: Some(membership()) };
     let (applied, membership) = (Some(log_id(60)), Some(membership));
-    let state = pb::ShardState { applied, last_ts: 500, membership, gc_floor: 17, lead_ns: 0 };
+    let state = pb::ShardState { applied, last_ts: 500, membership, gc_floor: 17, lead_ns: 0, timing: None };
     let file = pb::SnapshotFile {
         name: "versions-000000.sst".into(),
         family: "versions".into(),
@@ -274,6 +290,10 @@ fn snapshots() -> Vec<Fixture> {
         state: Some(pb::ShardState { last_ts: 500, lead_ns: 190_000_000, ..pb::ShardState::default() }),
         ..pb::SnapshotManifest::default()
     };
+    let timed = pb::SnapshotManifest {
+        state: Some(pb::ShardState { last_ts: 500, timing: Some(timing()), ..pb::ShardState::default() }),
+        ..pb::SnapshotManifest::default()
+    };
     let header = pb::SnapshotHeader { target: target(), vote: vote(), manifest: Some(manifest.clone()) };
     let data = pb::SnapshotData { file: 1, bytes: "content".into(), crc32c: 0x1234_5678 };
     let chunk = |part| pb::SnapshotChunk { part: Some(part) };
@@ -289,6 +309,7 @@ fn snapshots() -> Vec<Fixture> {
         fixture("meridian.internal.v1.TransferRequest", "hello", request(Asked::Hello(hello))),
         fixture("meridian.internal.v1.TransferRequest", "manifest", request(Asked::Manifest(manifest))),
         fixture("meridian.internal.v1.TransferRequest", "lead-time", request(Asked::Manifest(leading))),
+        fixture("meridian.internal.v1.TransferRequest", "timing", request(Asked::Manifest(timed))),
         fixture("meridian.internal.v1.TransferRequest", "chunk", request(Asked::Chunk(piece))),
         fixture("meridian.internal.v1.TransferReply", "ready", reply(Said::Ready(pb::transfer_reply::Ready {}))),
         fixture("meridian.internal.v1.TransferReply", "wanted", reply(Said::Wanted(wanted))),
@@ -305,9 +326,14 @@ fn gossip() -> Vec<Fixture> {
         latest: 2,
         closed: vec![closed],
         disk_full: true,
+        rtts: Vec::new(),
     };
+    let rtts = [(2, 70_000, 71_000), (300, 210_000, 250_000)];
+    let rtts = rtts.map(|(node, median_us, usual_us)| pb::NodeRtt { node, median_us, usual_us }).into();
+    let measures = pb::GossipMessage { sequence: 325, rtts, ..pb::GossipMessage::default() };
     vec![
         fixture("meridian.internal.v1.GossipMessage", "all", message),
+        fixture("meridian.internal.v1.GossipMessage", "measures", measures),
         fixture("meridian.internal.v1.GossipAck", "all", pb::GossipAck { sequence: 300, earliest: 1, latest: 2 }),
     ]
 }
@@ -326,6 +352,7 @@ fn requests() -> Vec<Fixture> {
         fixture("meridian.internal.v1.BeatReplies", "all", beat_replies()),
         fixture("meridian.internal.v1.AppendRequest", "origins", counted_append()),
         fixture("meridian.internal.v1.AppendRequest", "lead-time", leading_append()),
+        fixture("meridian.internal.v1.AppendRequest", "timing", timing_append()),
         fixture("meridian.internal.v1.ReadIndexRequest", "all", read_index(target())),
         fixture("meridian.internal.v1.NodeStatusRequest", "all", pb::NodeStatusRequest { target: target() }),
         fixture("meridian.v1.NodeStatus", "all", node_status()),

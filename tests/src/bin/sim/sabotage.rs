@@ -45,6 +45,7 @@ fn faults(sabotage: Sabotage) -> Option<&'static str> {
             Some("compact,partition,kill,weather")
         }
         Sabotage::ForgetPromise => Some("leader"),
+        Sabotage::CountOwnPromise | Sabotage::ForgetOnRebuild => Some("timers"),
         Sabotage::RestoreLeader => Some("power,disk,leader"),
         Sabotage::ExpiredLease | Sabotage::CreditOnArrival => Some("pause,leader,slow"),
         Sabotage::StampOnFullDisk | Sabotage::AppendOnFullDisk => Some("full"),

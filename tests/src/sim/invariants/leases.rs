@@ -3,6 +3,7 @@
 //! * When a leader finds its lease valid, no greater leadership has begun on any node (R2, R3, R5, R6). So two nodes
 //!   never have valid leases at once. This rests on the rate of the machines' monotonic clocks alone, and holds when the
 //!   interval clocks break their bounds.
+//! * An entry brings the same timers on every replica (R3).
 //! * Once a transfer has begun under a leadership, its lease is gone (R4): for good, or until the transfer is given up
 //!   before anybody was told of it.
 //!
@@ -11,7 +12,7 @@
 use super::tables::Table;
 use crate::sim::invariant::{Invariant, Seen, What};
 use meridian_probe::Event;
-use meridian_types::{LeaderId, NodeId, ShardId};
+use meridian_types::{LeaderId, NodeId, RaftTiming, ShardId, Timestamp};
 use std::collections::BTreeMap;
 
 /// See the module's documentation.
@@ -19,6 +20,8 @@ use std::collections::BTreeMap;
 pub(super) struct Leases {
     greatest: BTreeMap<ShardId, LeaderId>,
     handed_over: Table<(ShardId, LeaderId), NodeId>,
+    /// By the entry's stamp.
+    timings: BTreeMap<(ShardId, Timestamp), (NodeId, RaftTiming)>,
 }
 
 impl Invariant for Leases {
@@ -38,6 +41,14 @@ impl Invariant for Leases {
             }
             What::Event(Event::TransferGivenUp { shard, leader }) => {
                 self.handed_over.remove(&(*shard, *leader));
+            }
+            What::Event(Event::TimersAgreed { shard, ts, timing }) => {
+                let (other, before) = *self.timings.entry((*shard, *ts)).or_insert((node, *timing));
+                if before != *timing {
+                    return Err(format!(
+                        "the entry {ts} of {shard} brings {timing:?} on {node}, {before:?} on {other}"
+                    ));
+                }
             }
             What::Event(Event::LeaseValid { shard, leader }) => {
                 if leader.node != node {
@@ -103,6 +114,15 @@ mod tests {
         let mut s = script();
         s.ok(1, transferring(leader(1, 1), 2));
         s.bad(1, lease(leader(1, 1)), "hands over to n2");
+    }
+
+    #[test]
+    fn an_entry_brings_the_same_timers_everywhere() {
+        let mut s = script();
+        s.ok(1, timers_agreed(50, 600));
+        s.ok(2, timers_agreed(50, 600));
+        s.ok(2, timers_agreed(60, 900));
+        s.bad(1, timers_agreed(60, 600), "brings");
     }
 
     #[test]

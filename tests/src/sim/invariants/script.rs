@@ -5,7 +5,7 @@
 use crate::sim::invariant::{Disks, Invariant, Seen, Stop, What};
 use meridian_probe::{Digest, Event, ReadKind};
 use meridian_storage::DiskLevel;
-use meridian_types::{KeyRange, KeySpan, LeaderId, LogId, NodeId, RequestId, ShardId, Timestamp};
+use meridian_types::{KeyRange, KeySpan, LeaderId, LogId, NodeId, RaftTiming, RequestId, ShardId, Timestamp};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -251,6 +251,12 @@ pub(super) fn floor_raised(stamp: u64, floor: u64) -> Event {
 
 pub(super) fn lead_time(stamp: u64, lead: u64) -> Event {
     Event::LeadTime { shard: SHARD, ts: ts(stamp), lead: Duration::from_nanos(lead) }
+}
+
+/// An entry that brings timers with this promise.
+pub(super) fn timers_agreed(stamp: u64, election_max_ms: u64) -> Event {
+    let timing = RaftTiming { heartbeat_ms: 100, election_min_ms: 300, election_max_ms };
+    Event::TimersAgreed { shard: SHARD, ts: ts(stamp), timing }
 }
 
 pub(super) fn collecting(floor: u64) -> Event {

@@ -6,7 +6,7 @@ use crate::sim::net::{HostId, Link};
 use crate::sim::plan::Action;
 use meridian_consensus::Replica;
 use meridian_storage::DiskLevel;
-use meridian_types::{NodeId, ShardId};
+use meridian_types::{NodeId, RaftTiming, ShardId};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,6 +41,15 @@ impl World {
             Action::RestartSpared => {
                 self.restart_spared();
                 "spared voter restarted"
+            }
+            Action::RebuildSpared => {
+                self.rebuild_spared();
+                "spared voter rebuilt"
+            }
+            Action::ChangeTimers { shard, percent } => self.change_timers(*shard, *percent),
+            Action::RebuildOthers { shard } => {
+                self.rebuild_others(*shard);
+                "timers taken over at once"
             }
             Action::HealAll => {
                 let directions = self.net.lock().directions();
@@ -203,6 +212,45 @@ impl World {
         self.cut_apart(leader, spared);
         self.down(spared, false, false);
         self.start_node(spared);
+    }
+
+    fn rebuild_spared(&mut self) {
+        let Some((leader, spared)) = self.spared.take() else { return };
+        self.cut_apart(leader, spared);
+        let contexts = self.contexts();
+        for replica in contexts.iter().filter(|ctx| ctx.me == spared).flat_map(|ctx| ctx.replicas.all()) {
+            self.rebuild(replica);
+        }
+    }
+
+    fn change_timers(&self, rank: usize, percent: u64) -> &'static str {
+        if let Some(leader) = self.leader_of(rank) {
+            let RaftTiming { heartbeat_ms, election_min_ms, election_max_ms } = leader.timing();
+            let of = |ms: u64, least: u64| (ms * percent / 100).max(least);
+            let to = RaftTiming {
+                heartbeat_ms: of(heartbeat_ms, 40),
+                election_min_ms: of(election_min_ms, 120),
+                election_max_ms: of(election_max_ms, 240),
+            };
+            self.on_node(leader.node(), move || drop(leader.change_timing(to)));
+        }
+        "change of timers"
+    }
+
+    fn rebuild_others(&self, rank: usize) {
+        let Some(shard) = self.leader_of(rank).map(|leader| leader.shard()) else { return };
+        let others = self.contexts().into_iter().filter_map(|ctx| ctx.replicas.get(shard));
+        others.filter(|replica| !replica.is_leader()).for_each(|replica| self.rebuild(replica));
+    }
+
+    fn rebuild(&self, replica: Arc<Replica>) {
+        self.on_node(replica.node(), move || {
+            tokio::spawn(async move {
+                if let Err(e) = replica.rebuild().await {
+                    tracing::debug!("not rebuilt: {e}");
+                }
+            });
+        });
     }
 
     fn cut_apart(&self, a: NodeId, b: NodeId) {

@@ -121,6 +121,7 @@ fn kind(decoded: &DecodedEntry) -> &'static str {
         (Some(Payload::Command(_)), Some(Body::Barrier(_))) => "barrier",
         (Some(Payload::Command(_)), Some(Body::Mutations(_))) => "mutations",
         (Some(Payload::Command(_)), Some(Body::RaiseFloor(_))) => "raise GC floor",
+        (Some(Payload::Command(_)), Some(Body::SetTiming(_))) => "set timers",
     }
 }
 
@@ -180,6 +181,9 @@ fn what(decoded: &DecodedEntry, encoding: Encoding) -> String {
             format!("voters {}", sets.collect::<Vec<_>>().join(" + "))
         }
         (_, Some(Body::RaiseFloor(raise))) => raise.floor.to_string(),
+        (_, Some(Body::SetTiming(set))) => set.timing.map_or_else(String::new, |t| {
+            format!("heartbeat {} ms, election {}-{} ms", t.heartbeat_ms, t.election_min_ms, t.election_max_ms)
+        }),
         _ => {
             let mut keys: Vec<String> = mutations(decoded).iter().flat_map(|m| touched(m, encoding)).collect();
             let more = keys.len().saturating_sub(KEYS_SHOWN);
