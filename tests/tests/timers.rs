@@ -63,8 +63,8 @@ async fn a_distance_that_grows_gives_longer_timers_and_no_error() {
     load.progress(5).await;
     let (done, watched) = (Arc::new(AtomicBool::new(false)), replicas(&cluster, shard));
     let watch = tokio::spawn(watch_leases(watched, done.clone()));
-    // Farther than the heartbeats of the timers that the table was created with.
-    let far = Duration::from_millis(150);
+    // Farther than the promises that the table was created with are good for.
+    let far = Duration::from_millis(300);
     for region in &REGIONS[1..] {
         cluster.wan().set_delay(&TestCluster::place(REGIONS[0]), &TestCluster::place(region), far).unwrap();
     }

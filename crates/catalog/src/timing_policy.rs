@@ -19,9 +19,9 @@ use std::time::Duration;
 pub const RAISE_ROUNDS: u32 = 3;
 /// Rounds on end in which much shorter ones have to be enough before they are lowered.
 pub const LOWER_ROUNDS: u32 = 60;
-/// A heartbeat interval is too short if it is not this part of the round trip, in percent: the next one is due before the
-/// answer to the last can be expected.
-const HEARTBEAT_PERCENT: u64 = 105;
+/// The shortest election timeout is too short if it is not this part of the round trip, in percent: votes would be given up
+/// before they can be answered.
+const VOTE_PERCENT: u64 = 105;
 /// New timers are for a round trip that is so much longer than the measured one, in percent: less than that of noise
 /// changes nothing.
 const MARGIN_PERCENT: u32 = 10;
@@ -69,8 +69,7 @@ pub fn timing_wanted(rtt: Duration, fsync: Duration) -> RaftTiming {
 fn is_too_short(present: RaftTiming, measured: Measured) -> bool {
     let rtt_ms = u64::try_from(measured.rtt_median.as_millis()).unwrap_or(u64::MAX / 100);
     let needed = timing_of(measured.rtt_median, measured.fsync);
-    present.heartbeat_ms * 100 < rtt_ms * HEARTBEAT_PERCENT
-        || present.heartbeat_ms * 100 < needed.heartbeat_ms * RAISE_PERCENT
+    present.election_min_ms * 100 < rtt_ms * VOTE_PERCENT
         || present.election_max_ms * 100 < needed.election_max_ms * RAISE_PERCENT
 }
 

@@ -4,6 +4,7 @@ use super::{Replica, ReplicaOptions};
 use crate::apply::StateMachine;
 use crate::early::Acceptances;
 use crate::hazards::Nothing;
+use crate::heartbeats::Heartbeats;
 use crate::memory::NodeMemory;
 use crate::peers::Peers;
 use crate::raft_types::Member;
@@ -24,6 +25,8 @@ const LONG: RaftTiming = RaftTiming { heartbeat_ms: 40, election_min_ms: 100, el
 /// The only voter of a group that was created with `timing`.
 async fn open(store: &Store, timing: RaftTiming) -> Arc<Replica> {
     let (me, machine): (_, Arc<dyn StateMachine>) = (NodeId(1), Arc::new(Nothing));
+    let clock = Clock::with_source(Arc::new(FixedSource::new(Duration::from_millis(1))));
+    let peers = Peers::new(me, BTreeMap::new(), meridian_transport::tcp());
     let options = ReplicaOptions {
         cluster: "c".into(),
         shard: SHARD,
@@ -31,8 +34,9 @@ async fn open(store: &Store, timing: RaftTiming) -> Arc<Replica> {
         range: KeyRange::all(),
         timing,
         max_offset: Duration::from_millis(500),
-        clock: Clock::with_source(Arc::new(FixedSource::new(Duration::from_millis(1)))),
-        peers: Peers::new(me, BTreeMap::new(), meridian_transport::tcp()),
+        heartbeats: Heartbeats::new("c".into(), peers.clone(), clock.clone()),
+        clock,
+        peers,
         store: store.clone(),
         machine,
         memory: NodeMemory::new(MemoryBudget::of(MEMORY_MIN).unwrap()),
