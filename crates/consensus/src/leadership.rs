@@ -319,6 +319,10 @@ impl Leadership {
 
     /// Asks the followers whether they still take this leadership's word.
     async fn beat(&self) -> Result<(), ConsensusError> {
+        if self.is_handed_over() {
+            // As for the beats of every interval: the voters would refuse all others for as long as anybody asks here.
+            return Err(NotLeader { hint: self.successor() }.into());
+        }
         let followers = followers(&self.parts.raft);
         if followers.iter().any(|f| self.parts.heartbeats.is_older(*f)) {
             let asked = self.parts.raft.trigger().heartbeat().await;

@@ -47,7 +47,7 @@ impl Replica {
     /// Whether `to` is a voter that lacks at most a few entries, has answered lately, and may stand for election.
     pub fn is_fit_to_lead(&self, to: NodeId) -> bool {
         let may_stand = self.leadership().is_some_and(|l| !l.word(to).holding);
-        may_stand && self.has_answered_within(to, self.timing().promise() / 2) && self.is_caught_up(to)
+        may_stand && self.has_answered_within(to, self.timing().promise() * 3 / 4) && self.is_caught_up(to)
     }
 
     /// At the leader: whether this member has answered it lately.
