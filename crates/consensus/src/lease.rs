@@ -171,9 +171,9 @@ impl QuorumAcks {
 
     /// How much of the lease under `leader` is left; `None`: it is not valid.
     ///
-    /// Of each voter it counts what that voter has confirmed with the answer that it is credited with. This node itself sets
-    /// no limit: it votes for nobody else without knowing it. `own` is what its own timers promise; a group of which it is
-    /// the only voter has such a lease.
+    /// Of each voter it counts what that voter has confirmed with the answer that it is credited with, and no more than `own`,
+    /// what this node's own timers promise: the smaller one while timers change (R3), for which its Raft takes proposals. A
+    /// group of which it is the only voter has such a lease.
     pub(crate) fn lease_left(
         &self,
         leader: LeaderId,
@@ -212,9 +212,7 @@ impl QuorumAcks {
             let Credit { sent, word } = *inner.credits.get(v).filter(|_| known)?;
             let promise = match word.promise {
                 _ if sabotaged(Sabotage::CountOwnPromise) => own,
-                Some(promise) => promise,
-                // No more than it was created with, and no more than anybody has agreed on since.
-                None => self.created.min(own),
+                promise => promise.unwrap_or(self.created).min(own),
             };
             let usable = if sabotaged(Sabotage::OverlongLease) { promise * 2 } else { usable_lease(promise) };
             // R5: both clocks must agree that it still runs.
@@ -248,9 +246,9 @@ mod tests {
         Word { promise: Some(ms(promise_ms)), holding: false }
     }
 
-    /// What is left at `now`, by clocks without width that agree, at a leader whose own timers promise 1000 ms.
+    /// What is left at `now`, by clocks without width that agree, at a leader whose own timers promise 2000 ms.
     fn left(acks: &QuorumAcks, membership: &RaftMembership, now: u64) -> Option<Duration> {
-        acks.promised_left(L, membership, ms(1000), at(now), at(now).earliest)
+        acks.promised_left(L, membership, ms(2000), at(now), at(now).earliest)
     }
 
     fn at(ms: u64) -> Moment {
@@ -355,7 +353,7 @@ mod tests {
         let own = |own| acks.promised_left(L, &three, ms(own), at(0), at(0).earliest);
         assert_eq!(own(300), Some(ms(270)));
         acks.credit(L, NodeId(2), at(1), says(800));
-        assert_eq!(own(300), Some(ms(720)), "the leader's own timers set no limit");
+        assert_eq!((own(300), own(900)), (Some(ms(270)), Some(ms(720))), "whatever is less while timers change");
         assert_eq!(acks.word(L, NodeId(2)).promise, Some(ms(800)));
         assert_eq!(acks.word(LeaderId { term: 4, ..L }, NodeId(2)).promise, None, "to another leader");
     }
