@@ -42,6 +42,9 @@ struct Args {
     /// Let clocks leave their bounds, or never do.
     #[arg(long)]
     break_clocks: Option<bool>,
+    /// Check the clients' histories alone, as somebody from outside would: no invariants.
+    #[arg(long)]
+    histories_only: bool,
     /// Write the trace of a single seed to this file: every event, and every fault.
     #[arg(long)]
     trace: Option<std::path::PathBuf>,
@@ -94,7 +97,10 @@ fn main() -> ExitCode {
     }
     let wish = Wish { kinds: args.faults.clone(), break_clocks: args.break_clocks };
     match args.seed {
-        Some(seed) => one(&args, Options { seed, sabotages, trace: args.trace.is_some(), wish }),
+        Some(seed) => one(
+            &args,
+            Options { seed, sabotages, trace: args.trace.is_some(), histories_only: args.histories_only, wish },
+        ),
         None => many::run(&args),
     }
 }

@@ -117,7 +117,8 @@ fn again(args: &Args) -> String {
         if args.sabotage.is_empty() { String::new() } else { format!(" --sabotage {}", args.sabotage.join(",")) };
     let faults = args.faults.as_ref().map(|f| format!(" --faults {}", f.join(","))).unwrap_or_default();
     let clocks = args.break_clocks.map(|b| format!(" --break-clocks {b}")).unwrap_or_default();
-    format!("{sabotage}{faults}{clocks}")
+    let histories = if args.histories_only { " --histories-only" } else { "" };
+    format!("{sabotage}{faults}{clocks}{histories}")
 }
 
 fn summary(sums: &Sums, took: Duration) {
