@@ -42,6 +42,7 @@ async fn a_round_trip_longer_than_the_interval_locks_nobody_out() {
         REGIONS[1..].iter().all(|region| leader.answers(TestCluster::node_in(region)))
     };
     for _ in 0..3 {
+        // Longer than any promise: what is credited afterwards was sent while nobody wrote.
         tokio::time::sleep(Duration::from_secs(1)).await;
         until("both followers answer and the lease holds", || async {
             credits() && has_lease(&cluster, leader, shard)

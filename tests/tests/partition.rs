@@ -1,28 +1,14 @@
 //! A region cut off: the others go on, it serves what it has and says how old that is, and when the cut heals nothing
 //! is lost.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use meridian_client::{Consistency, Fate, Reason};
-use meridian_tests::harness::{History, Level, Load, Mix, REGIONS, TestCluster, until};
-use meridian_tests::{exactly_once, external_consistency, linearizability, staleness};
+use meridian_tests::harness::{History, Level, Load, Mix, REGIONS, TestCluster, nothing_lost, until};
 use std::time::Duration;
 
 const TABLE: &str = "t";
 
 fn mix() -> Mix {
     Mix { processes: 1, gets: 3, levels: vec![Level::Linearizable, Level::Local], ..Mix::writes(&[TABLE]) }
-}
-
-/// What must be true of a history once everything has healed and ended.
-async fn nothing_lost(history: &History, cluster: &TestCluster) {
-    let mut reader = history.process(REGIONS[0], &cluster.client(REGIONS[0]).await);
-    let last = reader.final_state(TABLE).await;
-    let records = history.records();
-    exactly_once::check(&records, &[last]).unwrap();
-    external_consistency::check(&records).unwrap();
-    staleness::check(&records).unwrap();
-    assert!(linearizability::check(&records).is_linearizable(), "{:?}", linearizability::check(&records));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -82,7 +68,7 @@ async fn a_region_is_cut_off_and_comes_back() {
         load.progress(15).await;
         load.finish().await;
         cluster.converged(shard).await;
-        nothing_lost(&history, &cluster).await;
+        nothing_lost(&history, &cluster, TABLE).await;
         cluster.stop().await;
     }
 }
@@ -104,7 +90,7 @@ async fn what_a_leader_sends_is_lost_one_way() {
     load.progress(10).await;
     load.finish().await;
     cluster.converged(shard).await;
-    nothing_lost(&history, &cluster).await;
+    nothing_lost(&history, &cluster, TABLE).await;
     cluster.stop().await;
 }
 
@@ -125,6 +111,6 @@ async fn what_is_sent_to_one_follower_is_lost_one_way() {
     load.progress(10).await;
     load.finish().await;
     cluster.converged(shard).await;
-    nothing_lost(&history, &cluster).await;
+    nothing_lost(&history, &cluster, TABLE).await;
     cluster.stop().await;
 }

@@ -3,8 +3,7 @@
 
 use meridian_bench::history::{OpKind, Outcome, Record};
 use meridian_consensus::Replica;
-use meridian_tests::harness::{History, Level, Load, Mix, REGIONS, TestCluster, until};
-use meridian_tests::{exactly_once, external_consistency, linearizability, snapshots, staleness};
+use meridian_tests::harness::{History, Level, Load, Mix, REGIONS, TestCluster, nothing_lost, until};
 use meridian_types::{NodeId, RaftTiming, ShardId};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -80,15 +79,8 @@ async fn a_distance_that_grows_gives_longer_timers_and_no_error() {
     done.store(true, Ordering::Relaxed);
     watch.await.unwrap();
     cluster.converged(shard).await;
-    let mut reader = history.process(REGIONS[0], &cluster.client(REGIONS[0]).await);
-    let last = reader.final_state(TABLE).await;
-    let records = history.records();
-    assert_eq!(errors(&records), Vec::<String>::new());
-    exactly_once::check(&records, &[last]).unwrap();
-    external_consistency::check(&records).unwrap();
-    staleness::check(&records).unwrap();
-    snapshots::check(&records).unwrap();
-    assert!(linearizability::check(&records).is_linearizable(), "{:?}", linearizability::check(&records));
+    nothing_lost(&history, &cluster, TABLE).await;
+    assert_eq!(errors(&history.records()), Vec::<String>::new());
     cluster.stop().await;
 }
 

@@ -16,7 +16,7 @@ use prost::Message as _;
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
-use tonic::{ConnectError, Status};
+use tonic::Status;
 
 /// A stream on which something is unanswered is given up after this silence; longer than one attempt.
 const SILENCE: Duration = Duration::from_secs(5);
@@ -104,8 +104,7 @@ async fn open(
 ) -> Result<Incoming<Option<Reply>>, Status> {
     use futures::StreamExt as _;
     // Asked for anew each time: the node may have moved.
-    let channel =
-        peers.channel(to, Class::Request).map_err(|e| Status::from_error(Box::new(ConnectError(e.into()))))?;
+    let channel = peers.channel(to, Class::Request)?;
     let mut client = PeerClient::new(channel)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);

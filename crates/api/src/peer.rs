@@ -144,7 +144,7 @@ impl PeerService {
         Ok(internal::join_reply::Joined {
             cluster_id,
             catalog_members: members,
-            catalog_timing: Some(meridian_catalog::timing_to_proto(cluster.record.timing)),
+            catalog_timing: Some(meridian_wire::timing::encode(cluster.record.timing)),
             max_clock_offset_ns: nanos(cluster.record.max_clock_offset),
         })
     }

@@ -27,6 +27,6 @@ pub use planner::{Hosted, Plan, PlannedReplica, Site, plan, plan_catalog};
 pub use records::{
     Cluster, Node, Record, RecordError, Replica, Shard, Table, cluster_key, next_id_key, node_key, table_key,
 };
-pub use timing::{timing_for, timing_from_proto, timing_to_proto};
+pub use timing::timing_for;
 pub use timing_policy::{LOWER_ROUNDS, Measured, RAISE_ROUNDS, TimingPolicy, timing_of, timing_wanted};
 pub use view::{Catalog, CatalogError, CatalogView, Versioned};

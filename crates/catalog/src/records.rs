@@ -11,7 +11,6 @@
 //! this build does not know belongs to a newer one and is left alone.
 
 use crate::describe::{placement_from_proto, placement_to_proto};
-use crate::timing::{timing_from_proto, timing_to_proto};
 use bytes::Bytes;
 use meridian_proto::internal::v1 as wire;
 use meridian_types::RttMatrix;
@@ -214,7 +213,7 @@ fn encode_cluster(cluster: &Cluster) -> wire::ClusterRecord {
     wire::ClusterRecord {
         cluster_id: cluster.id.clone(),
         region_rtts: cluster.rtts.pairs().map(rtt).collect(),
-        catalog_timing: Some(timing_to_proto(cluster.timing)),
+        catalog_timing: Some(meridian_wire::timing::encode(cluster.timing)),
         max_clock_offset_ns: nanos(cluster.max_clock_offset),
     }
 }
@@ -289,7 +288,7 @@ fn encode_shard(shard: &Shard) -> wire::ShardRecord {
         end: shard.range.end.clone().unwrap_or_default(),
         replicas: shard.replicas.iter().map(replica).collect(),
         preferred_leader: shard.preferred_leader.0,
-        timing: Some(timing_to_proto(shard.timing)),
+        timing: Some(meridian_wire::timing::encode(shard.timing)),
     }
 }
 
@@ -315,7 +314,7 @@ fn decode_shard(table: TableId, record: wire::ShardRecord) -> Result<Shard, &'st
 }
 
 fn decode_timing(timing: Option<&wire::RaftTiming>) -> Result<RaftTiming, &'static str> {
-    timing.and_then(timing_from_proto).ok_or("its timers are missing or out of order")
+    timing.and_then(meridian_wire::timing::decode).ok_or("its timers are missing or out of order")
 }
 
 fn nanos(d: Duration) -> u64 {

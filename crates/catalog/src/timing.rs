@@ -14,7 +14,6 @@
 //! Candidates are not spread by `max - min`, as openraft's would have to be (`4 R`), but by their order: see `campaign.rs`
 //! of the consensus crate. That makes the lease, and with it the time without a leader, less than half as long.
 
-use meridian_proto::internal::v1 as wire;
 use meridian_types::RaftTiming;
 use std::time::Duration;
 
@@ -39,18 +38,6 @@ pub fn timing_for(rtt: Duration) -> RaftTiming {
         election_min_ms: (2 * rtt_ms + VOTE_SLACK_MS).max(NEAREST.election_min_ms),
         election_max_ms: (2 * rtt_ms + 2 * heartbeat_ms + RETRANSMIT_MS).max(NEAREST.election_max_ms),
     }
-}
-
-/// The timers in their record's form.
-pub fn timing_to_proto(timing: RaftTiming) -> wire::RaftTiming {
-    let RaftTiming { heartbeat_ms, election_min_ms, election_max_ms } = timing;
-    wire::RaftTiming { heartbeat_ms, election_min_ms, election_max_ms }
-}
-
-/// The timers of a record; `None` if they are not in order.
-pub fn timing_from_proto(timing: &wire::RaftTiming) -> Option<RaftTiming> {
-    let wire::RaftTiming { heartbeat_ms, election_min_ms, election_max_ms } = *timing;
-    Some(RaftTiming { heartbeat_ms, election_min_ms, election_max_ms }).filter(RaftTiming::is_ordered)
 }
 
 #[cfg(test)]
@@ -89,14 +76,5 @@ mod tests {
             assert!(next.0 >= last.0 && next.1 >= last.1 && next.2 >= last.2, "{ms}");
             last = next;
         }
-    }
-
-    #[test]
-    fn disordered_timers_are_no_timing() {
-        let timing = timing_for(Duration::from_millis(70));
-        assert_eq!(timing_from_proto(&timing_to_proto(timing)), Some(timing));
-        assert_eq!(timing_from_proto(&wire::RaftTiming::default()), None);
-        let swapped = wire::RaftTiming { heartbeat_ms: 100, election_min_ms: 600, election_max_ms: 300 };
-        assert_eq!(timing_from_proto(&swapped), None);
     }
 }

@@ -159,7 +159,7 @@ impl ApplyWorker {
         }
         self.gc_floor = Timestamp(state.gc_floor);
         self.lead = Duration::from_nanos(state.lead_ns);
-        let timing = |t| codec::timing_from_pb(t).ok_or_else(|| invalid(Malformed("the agreed timers")));
+        let timing = |t| meridian_wire::timing::decode(t).ok_or_else(|| invalid(Malformed("the agreed timers")));
         self.timing = state.timing.as_ref().map(timing).transpose()?;
         self.publish();
         Ok(())
@@ -183,7 +183,7 @@ impl ApplyWorker {
             membership: Some(codec::stored_membership_to_pb(&self.membership)),
             gc_floor: self.gc_floor.0,
             lead_ns: u64::try_from(self.lead.as_nanos()).unwrap_or(u64::MAX),
-            timing: self.timing.map(codec::timing_to_pb),
+            timing: self.timing.map(meridian_wire::timing::encode),
         }
     }
 
@@ -265,7 +265,7 @@ impl ApplyWorker {
             }
             Some(pb::command::Body::SetTiming(set)) => {
                 // No leader proposes any that are out of order; from whatever is, all replicas turn away alike.
-                if let Some(timing) = set.timing.as_ref().and_then(codec::timing_from_pb) {
+                if let Some(timing) = set.timing.as_ref().and_then(meridian_wire::timing::decode) {
                     self.timing = Some(timing);
                     emit(|| Event::TimersAgreed { shard: self.shard, ts, timing });
                 }

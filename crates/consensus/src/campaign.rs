@@ -20,8 +20,9 @@ use std::time::Duration;
 /// campaign that comes too early is refused by the candidate itself, and the next one is most of a lease later.
 const SLACK: Duration = Duration::from_millis(50);
 
-/// How many places behind the first this voter is, when `led` has been silent.
-fn place(me: NodeId, led: Option<NodeId>, voters: &BTreeSet<NodeId>) -> u32 {
+/// How many of the others are ahead of a voter, in the order of their numbers: the one that leads, or has been silent, does not
+/// count.
+pub fn place(me: NodeId, led: Option<NodeId>, voters: &BTreeSet<NodeId>) -> u32 {
     let ahead = voters.iter().filter(|v| Some(**v) != led && **v < me).count();
     u32::try_from(ahead).unwrap_or(u32::MAX)
 }

@@ -4,7 +4,7 @@ use crate::raft_types::{
     Command, Member, RaftEntry, RaftLeaderId, RaftLogId, RaftMembership, RaftPayload, RaftStoredMembership, RaftVote,
 };
 use meridian_proto::internal::v1 as pb;
-use meridian_types::{LeaderId, LogId, NodeId, RaftTiming};
+use meridian_types::{LeaderId, LogId, NodeId};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A message that lacks a part which every version of it has.
@@ -70,17 +70,6 @@ pub(crate) fn membership_from_pb(m: pb::Membership) -> Decoded<RaftMembership> {
         return Ok(RaftMembership::default());
     }
     RaftMembership::new(configs, nodes).map_err(|_| Malformed("membership"))
-}
-
-pub(crate) fn timing_to_pb(timing: RaftTiming) -> pb::RaftTiming {
-    let RaftTiming { heartbeat_ms, election_min_ms, election_max_ms } = timing;
-    pb::RaftTiming { heartbeat_ms, election_min_ms, election_max_ms }
-}
-
-/// `None` if they are not in order.
-pub(crate) fn timing_from_pb(timing: &pb::RaftTiming) -> Option<RaftTiming> {
-    let pb::RaftTiming { heartbeat_ms, election_min_ms, election_max_ms } = *timing;
-    Some(RaftTiming { heartbeat_ms, election_min_ms, election_max_ms }).filter(RaftTiming::is_ordered)
 }
 
 pub(crate) fn stored_membership_to_pb(m: &RaftStoredMembership) -> pb::StoredMembership {

@@ -11,7 +11,7 @@ mod stamping;
 
 use crate::codec;
 use crate::error::{ConsensusError, NotLeader};
-use crate::heartbeats::{Beater, Heartbeats};
+use crate::heartbeats::Beater;
 use crate::lease::{Moment, QuorumAcks, Word};
 use crate::log_cache::LogCache;
 use crate::memory::Charge;
@@ -105,7 +105,6 @@ pub(crate) struct LeaderParts {
     pub(crate) cache: Arc<LogCache>,
     pub(crate) safe: Arc<SafeTime>,
     pub(crate) acks: Arc<QuorumAcks>,
-    pub(crate) heartbeats: Heartbeats,
     pub(crate) beater: Beater,
     /// The timers that this node's replica runs with.
     pub(crate) timing: RaftTiming,
@@ -324,11 +323,11 @@ impl Leadership {
             return Err(NotLeader { hint: self.successor() }.into());
         }
         let followers = followers(&self.parts.raft);
-        if followers.iter().any(|f| self.parts.heartbeats.is_older(*f)) {
+        if self.parts.beater.any_older(&followers) {
             let asked = self.parts.raft.trigger().heartbeat().await;
             asked.map_err(|e| ConsensusError::Stopped(e.to_string()))?;
         }
-        self.parts.heartbeats.beat(&self.parts.beater, self.leader(), followers);
+        self.parts.beater.beat(self.leader(), followers);
         Ok(())
     }
 

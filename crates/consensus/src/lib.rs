@@ -57,6 +57,7 @@ mod timing_log;
 
 pub use apply::{EntryMutations, StateMachine, Undecodable};
 pub use backlog::{Backlog, FlushLags};
+pub use campaign::place;
 pub use early::{Acceptances, Awaited};
 pub use error::{ConsensusError, NotLeader};
 pub use gossip::Gossip;

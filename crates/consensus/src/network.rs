@@ -14,7 +14,7 @@ use crate::codec;
 use crate::early::acceptor::Acceptor;
 use crate::granted::Granted;
 use crate::heartbeats::Heartbeats;
-use crate::heartbeats::pulse::{Pulse, credit, leader_of};
+use crate::heartbeats::pulse::{Pulse, credit};
 use crate::lease::{Moment, QuorumAcks, Word};
 use crate::packing::Packer;
 use crate::peers::{Class, MESSAGE_BYTES_MAX, NoPeer, Peers};
@@ -275,7 +275,7 @@ impl NetStreamAppend<Raftish> for PeerLink {
         Box::pin(async move {
             let Some(first) = input.next().await else { return Ok(futures::stream::empty().boxed()) };
             if self.class == Class::Control && !self.network.heartbeats.is_older(self.to) {
-                let answer = self.network.pulse.tell(self.to, leader_of(&first.vote)).await;
+                let answer = self.network.pulse.tell(self.to, codec::leader_of(&first.vote.leader_id)).await;
                 return Ok(futures::stream::iter([Ok(answer)]).boxed());
             }
             if let Some(answer) = self.network.granted.answer(self.to, &first) {

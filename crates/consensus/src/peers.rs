@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tonic::transport::Endpoint;
+use tonic::{ConnectError, Status};
 
 /// HTTP/2 window of a connection: 64 MiB are 300 MB/s at 200 ms.
 pub const CONNECTION_WINDOW: u32 = 64 << 20;
@@ -68,6 +69,13 @@ pub enum NoPeer {
         /// What it advertises.
         address: String,
     },
+}
+
+/// No connection was made, so nothing was sent.
+impl From<NoPeer> for Status {
+    fn from(e: NoPeer) -> Self {
+        Self::from_error(Box::new(ConnectError(e.into())))
+    }
 }
 
 struct Known {

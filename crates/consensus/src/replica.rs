@@ -117,7 +117,6 @@ pub struct Replica {
     cache: Arc<LogCache>,
     safe: Arc<SafeTime>,
     acks: Arc<QuorumAcks>,
-    heartbeats: Heartbeats,
     snapshots: Arc<SnapshotMaker>,
     backlog: Backlog,
     /// Told when the data has to be flushed for the log's sake.
@@ -195,7 +194,7 @@ impl Replica {
             safe: safe.clone(),
             acks: acks.clone(),
             snapshots: snapshots.clone(),
-            heartbeats: heartbeats.clone(),
+            heartbeats,
             outcomes,
         };
         let timing = builder.agreed()?;
@@ -218,7 +217,6 @@ impl Replica {
             cache,
             safe,
             acks,
-            heartbeats,
             snapshots,
             backlog,
             flush_due,
@@ -612,6 +610,13 @@ impl Replica {
         *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Mono::now();
     }
 
+    /// A message has come that was sent under this vote, which is a leader's.
+    pub(crate) fn hear_under(&self, vote: &RaftVote) {
+        if *vote >= self.vote() {
+            self.hear();
+        }
+    }
+
     /// When a leader's message came last, or the replica was opened.
     pub(crate) fn heard(&self) -> Mono {
         *self.heard.lock().unwrap_or_else(PoisonError::into_inner)
@@ -668,7 +673,6 @@ impl Replica {
             cache: self.cache.clone(),
             safe: self.safe.clone(),
             acks: self.acks.clone(),
-            heartbeats: self.heartbeats.clone(),
             beater: running.beater.clone(),
             timing: running.timing,
             lead: self.lead_in_log(),

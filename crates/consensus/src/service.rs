@@ -66,9 +66,7 @@ impl RaftService {
         let receiver = replica.clone();
         let take_in = move |message| {
             let append = append_from_pb(message, me)?;
-            if append.vote >= receiver.vote() {
-                receiver.hear();
-            }
+            receiver.hear_under(&append.vote);
             check_room(&receiver, &append)?;
             Ok(append)
         };
@@ -326,9 +324,7 @@ async fn install(replica: &Replica, vote: RaftVote, staged: Staged) -> Result<pb
     let covered = meta.last_log_id.map(|id| id.index);
     let bundle = SnapshotBundle { maker: maker.clone(), staged: Some(Box::new(staged.clone())) };
     let snapshot = Snapshot { meta, snapshot: bundle };
-    if vote >= replica.vote() {
-        replica.hear();
-    }
+    replica.hear_under(&vote);
     let answer = replica.raft().install_full_snapshot(vote, snapshot).await.map_err(failed)?;
     // Those that openraft had no use for are still there; the place is this transfer's until here.
     maker.discard(staged).await.map_err(failed)?;

@@ -1,12 +1,12 @@
 //! The agreed timers in the state (rule R3): what a replica finds after entries were applied, purged, and after restarts and
 //! snapshots.
 
-use crate::codec::{timing_from_pb, timing_to_pb};
 use crate::hazards::{append, apply, group, id, open, received};
 use crate::raft_types::{Command, RaftEntry, RaftPayload};
 use meridian_proto::internal::v1 as pb;
 use meridian_storage::Store;
 use meridian_types::{RaftTiming, ShardId};
+use meridian_wire::timing::{decode, encode};
 use openraft::RaftSnapshotBuilder as _;
 use openraft::storage::{RaftLogStorage as _, RaftStateMachine as _};
 use tempfile::TempDir;
@@ -26,7 +26,7 @@ fn brings(term: u64, index: u64, timing: pb::RaftTiming) -> RaftEntry {
 
 fn found(store: &Store) -> Option<RaftTiming> {
     let state = store.data.view().shard_state(SHARD).unwrap().unwrap_or_default();
-    state.timing.as_ref().and_then(timing_from_pb)
+    state.timing.as_ref().and_then(decode)
 }
 
 #[tokio::test]
@@ -35,7 +35,7 @@ async fn they_hold_once_they_are_applied_and_after_a_restart_without_the_log() {
     {
         let store = open(dir.path());
         let mut node = group(&store, 1);
-        let entries = [600, 900].map(|ms| timing_to_pb(timing(ms)));
+        let entries = [600, 900].map(|ms| encode(timing(ms)));
         append(&mut node.log, [brings(1, 0, entries[0]), brings(1, 1, entries[1])]).await;
         assert_eq!(found(&store), None, "not applied yet");
         apply(&mut node, 0..=0).await;
@@ -56,11 +56,11 @@ async fn they_hold_once_they_are_applied_and_after_a_restart_without_the_log() {
 #[tokio::test]
 async fn a_snapshot_brings_them_along() {
     let (dir, sender) = (TempDir::new().unwrap(), TempDir::new().unwrap());
-    let entries = (0..4).map(|i| brings(2, i, timing_to_pb(timing(700 + i)))).collect();
+    let entries = (0..4).map(|i| brings(2, i, encode(timing(700 + i)))).collect();
     let (meta, bundle) = received(&sender, entries).await;
     let store = open(dir.path());
     let mut node = group(&store, 1);
-    append(&mut node.log, [brings(1, 0, timing_to_pb(timing(400)))]).await;
+    append(&mut node.log, [brings(1, 0, encode(timing(400)))]).await;
     node.worker.install_snapshot(&meta, bundle).await.unwrap();
     assert_eq!(found(&store), Some(timing(703)), "and not what an older log has said");
 }

@@ -2,7 +2,6 @@
 
 use crate::node::StartError;
 use meridian_api::Context;
-use meridian_catalog::timing_from_proto;
 use meridian_consensus::Peers;
 use meridian_proto::internal::v1 as pb;
 use meridian_proto::internal::v1::join_reply;
@@ -33,8 +32,8 @@ async fn ask(peers: &Peers, seed: &str, request: &pb::JoinRequest) -> Result<Joi
     match reply.into_inner().result {
         Some(join_reply::Result::Joined(joined)) => {
             let timing = joined.catalog_timing.ok_or_else(|| format!("{seed} knows no timing of shard 0"))?;
-            let timing =
-                timing_from_proto(&timing).ok_or_else(|| format!("{seed} has impossible timers of shard 0"))?;
+            let timing = meridian_wire::timing::decode(&timing)
+                .ok_or_else(|| format!("{seed} has impossible timers of shard 0"))?;
             let max_offset = Duration::from_nanos(joined.max_clock_offset_ns);
             Ok(Joined { cluster_id: joined.cluster_id, members: joined.catalog_members, timing, max_offset })
         }

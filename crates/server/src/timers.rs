@@ -13,7 +13,7 @@ use meridian_api::Context;
 use meridian_catalog::{CatalogView, Measured, TimingPolicy};
 use meridian_clock::Mono;
 use meridian_consensus::gossip::Rtts;
-use meridian_consensus::{Replica, Word};
+use meridian_consensus::{Replica, Word, place};
 use meridian_storage::DiskLevel;
 use meridian_types::{NodeId, RaftTiming, RegionId, ShardId};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -142,11 +142,7 @@ async fn take_over(ctx: &Context, replica: &Arc<Replica>, of: &mut OfShard) {
 /// How many other members begin anew before this one does: of the voters in the order of their numbers those that do not
 /// lead. Nobody waits for a learner.
 fn turn(me: NodeId, leader: Option<NodeId>, voters: &BTreeSet<NodeId>) -> u32 {
-    if !voters.contains(&me) {
-        return 0;
-    }
-    let ahead = voters.iter().filter(|v| **v < me && Some(**v) != leader).count();
-    u32::try_from(ahead).unwrap_or(u32::MAX)
+    if voters.contains(&me) { place(me, leader, voters) } else { 0 }
 }
 
 #[cfg(test)]

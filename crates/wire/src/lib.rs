@@ -12,4 +12,5 @@ pub mod range;
 pub mod receipt;
 pub mod request_id;
 pub mod status;
+pub mod timing;
 pub mod within;

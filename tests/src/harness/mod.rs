@@ -7,7 +7,9 @@ mod again;
 mod cluster;
 mod history;
 mod load;
+mod verdict;
 
 pub use cluster::{REGIONS, TestCluster, client_at, logging, near, until};
 pub use history::{History, Process};
 pub use load::{Level, Load, Mix};
+pub use verdict::nothing_lost;

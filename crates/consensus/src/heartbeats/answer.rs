@@ -67,9 +67,7 @@ async fn take(replica: &Arc<Replica>, leader: pb::LeaderId) -> Option<pb::Append
     }
     let leader_id = RaftLeaderId { term: leader.term, node_id: leader.node };
     let vote = RaftVote { leader_id, committed: true };
-    if vote >= replica.vote() {
-        replica.hear();
-    }
+    replica.hear_under(&vote);
     let beat = AppendEntriesRequest { vote, prev_log_id: None, leader_commit: None, entries: Vec::new() };
     use pb::append_reply::{Matched, Result as Reply};
     let running = replica.running();

@@ -34,7 +34,7 @@ use pulse::Pulse;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
-use tonic::{Code, ConnectError, Status};
+use tonic::{Code, Status};
 
 /// An answer that took longer proves nothing any more, and a stream on which nothing is answered for as long is given up.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
@@ -52,16 +52,29 @@ type Link = Calls<Beat, Option<pb::AppendReply>>;
 /// What beats for one replica. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Beater {
+    heartbeats: Heartbeats,
     pulse: Arc<Pulse>,
     /// Has openraft ask what the followers have answered.
     ask: Arc<dyn Fn() + Send + Sync>,
 }
 
 impl Beater {
-    pub(crate) fn new(pulse: Arc<Pulse>, raft: Raft) -> Self {
+    pub(crate) fn new(heartbeats: Heartbeats, pulse: Arc<Pulse>, raft: Raft) -> Self {
         // If openraft has too much to do to be asked, it is next time.
         let ask = move || drop(raft.trigger().heartbeat().now_or_never());
-        Self { pulse, ask: Arc::new(ask) }
+        Self { heartbeats, pulse, ask: Arc::new(ask) }
+    }
+
+    /// Beats now.
+    pub(crate) fn beat(&self, leader: LeaderId, followers: impl IntoIterator<Item = NodeId>) {
+        for to in followers {
+            self.heartbeats.send(to, vec![(self.clone(), leader)]);
+        }
+    }
+
+    /// Whether one of these nodes is left to openraft's own beats.
+    pub(crate) fn any_older(&self, nodes: &[NodeId]) -> bool {
+        nodes.iter().any(|node| self.heartbeats.is_older(*node))
     }
 
     fn answered(&self, from: NodeId, leader: LeaderId, sent: Moment, reply: pb::AppendReply) {
@@ -122,13 +135,6 @@ impl Heartbeats {
             }
             before = now;
             sleep(next.since(Mono::now())).await;
-        }
-    }
-
-    /// Beats for one shard now.
-    pub(crate) fn beat(&self, beater: &Beater, leader: LeaderId, followers: impl IntoIterator<Item = NodeId>) {
-        for to in followers {
-            self.send(to, vec![(beater.clone(), leader)]);
         }
     }
 
@@ -194,8 +200,7 @@ async fn open(
     to: NodeId,
     outgoing: Outgoing<Beat, Option<pb::AppendReply>>,
 ) -> Result<Incoming<Option<pb::AppendReply>>, Status> {
-    let channel =
-        peers.channel(to, Class::Control).map_err(|e| Status::from_error(Box::new(ConnectError(e.into()))))?;
+    let channel = peers.channel(to, Class::Control)?;
     let mut client = RaftClient::new(channel)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
@@ -258,15 +263,15 @@ mod tests {
         let timing = RaftTiming { heartbeat_ms: 100, election_min_ms: 300, election_max_ms: 600 };
         let pulse =
             Arc::new(Pulse::new(ShardId(7), clock, Arc::new(QuorumAcks::new(NodeId(1), timing.promise())), &timing));
-        let beater = Beater { pulse, ask: Arc::new(|| {}) };
+        let beater = Beater { heartbeats: heartbeats.clone(), pulse, ask: Arc::new(|| {}) };
         let leader = LeaderId { term: 3, node: NodeId(1) };
         assert!(!heartbeats.is_older(to));
-        heartbeats.beat(&beater, leader, [to]);
+        beater.beat(leader, [to]);
         while !heartbeats.is_older(to) {
             tokio::task::yield_now().await;
         }
         let calls = older.0.load(Ordering::Relaxed);
-        heartbeats.beat(&beater, leader, [to]);
+        beater.beat(leader, [to]);
         for _ in 0..100 {
             tokio::task::yield_now().await;
         }

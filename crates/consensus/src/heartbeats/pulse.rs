@@ -1,6 +1,5 @@
 //! What the followers of one replica have answered to its heartbeats: credits for its lease, and what openraft is told.
 
-use crate::codec;
 use crate::lease::{Moment, QuorumAcks, Word};
 use crate::network::{append_answer, word_of};
 use crate::raft_types::{RaftVote, Raftish};
@@ -111,14 +110,10 @@ pub(crate) fn credit(acks: &QuorumAcks, clock: &Clock, leader: LeaderId, from: N
     acks.credit(leader, from, if late { Moment::now(clock) } else { sent }, word);
 }
 
-/// The answer that says what `vote` asks: who it was sent by.
-pub(crate) fn leader_of(vote: &RaftVote) -> LeaderId {
-    codec::leader_of(&vote.leader_id)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::codec;
     use crate::raft_types::RaftLeaderId;
     use futures::FutureExt as _;
     use meridian_clock::FixedSource;

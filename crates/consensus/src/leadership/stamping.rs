@@ -5,7 +5,6 @@
 
 use super::pace::Pace;
 use super::{Decision, Leadership, Proposal, Stage, Stamp, lead};
-use crate::codec;
 use crate::delay::delay;
 use crate::error::{ConsensusError, NotLeader};
 use crate::memory::Charge;
@@ -236,7 +235,7 @@ async fn raise_floor(this: &Arc<Leadership>, floor: Timestamp) {
 /// Hands an entry over that brings other timers (rule R3). Nobody waits for it either.
 async fn set_timing(this: &Arc<Leadership>, timing: RaftTiming) {
     tracing::info!(shard = %this.parts.shard, ?timing, "bringing other timers");
-    let timing = Some(codec::timing_to_pb(timing));
+    let timing = Some(meridian_wire::timing::encode(timing));
     order(this, Timestamp::ZERO, pb::command::Body::SetTiming(pb::command::SetTiming { timing })).await;
 }
 

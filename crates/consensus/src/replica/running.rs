@@ -6,7 +6,6 @@
 
 use super::stopped;
 use crate::apply::{ApplyWorker, LogSide, Position, StateMachine};
-use crate::codec;
 use crate::config::raft_config;
 use crate::early::outcomes::Outcomes;
 use crate::error::ConsensusError;
@@ -66,7 +65,7 @@ impl Builder {
     pub(super) fn agreed(&self) -> Result<RaftTiming, ConsensusError> {
         let state = self.store.data.view().shard_state(self.shard)?;
         let agreed = state.and_then(|state| state.timing);
-        Ok(agreed.as_ref().and_then(codec::timing_from_pb).unwrap_or(self.created))
+        Ok(agreed.as_ref().and_then(meridian_wire::timing::decode).unwrap_or(self.created))
     }
 
     /// The longest lease that the replica may have promised before.
@@ -121,7 +120,7 @@ impl Builder {
         let membership = raft.with_raft_state(|state| state.membership_state.effective().clone()).await;
         let membership = membership.map_err(stopped)?;
         acceptor.learn_membership(&membership);
-        let beater = Beater::new(pulse, raft.clone());
+        let beater = Beater::new(self.heartbeats.clone(), pulse, raft.clone());
         Ok(Running { timing, raft, beater, position, closed: AtomicBool::new(false) })
     }
 }

@@ -163,7 +163,7 @@ fn table(seed: &impl Fn(&str, Bytes, Bytes) -> Seed) -> Seed {
         end: end.into(),
         replicas: vec![replica(1, true), replica(2, false)],
         preferred_leader: 1,
-        timing: Some(meridian_catalog::timing_to_proto(timing_for(Duration::from_millis(70)))),
+        timing: Some(meridian_wire::timing::encode(timing_for(Duration::from_millis(70)))),
     };
     let preset = client::placement::Preset::Regional(client::placement::Regional { home: "eu-west".into() });
     let record = pb::TableRecord {
