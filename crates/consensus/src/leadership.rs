@@ -112,11 +112,6 @@ pub(crate) struct LeaderParts {
     pub(crate) lead: Duration,
 }
 
-/// A barrier's stamp, once it was handed over.
-type Stamped = oneshot::Receiver<Timestamp>;
-/// A barrier's stamp, once it is applied.
-type Committed = oneshot::Receiver<Result<Timestamp, ConsensusError>>;
-
 /// How far a leadership is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
@@ -458,29 +453,19 @@ impl Leadership {
         self.want_barrier();
     }
 
-    /// Commits a barrier above every promise made so far.
-    pub(crate) async fn commit_barrier(&self) -> Result<Timestamp, ConsensusError> {
-        let (_, committed) = self.want_barrier_now().await?;
-        committed.await.map_err(|_| ConsensusError::Lost)?
-    }
-
-    /// Puts a barrier above every promise made so far at the end of the log: the last step before a transfer. It need not be
-    /// committed: the successor is elected before the lease is over only if it has all of this log (N3), and whoever is
-    /// elected afterwards stamps above true time by itself (C1).
+    /// Puts a barrier above every promise made so far at the end of the log, durably on this node: it is refused no more then.
+    ///
+    /// It is the last step before a transfer, and need not be committed for that: the successor is elected before the lease
+    /// is over only if it has all of this log (N3), and whoever is elected afterwards stamps above true time by itself (C1).
     pub(crate) async fn append_barrier(&self) -> Result<(), ConsensusError> {
-        let (stamped, committed) = self.want_barrier_now().await?;
-        let ts = stamped.await.map_err(|_| ConsensusError::Lost)?;
-        tokio::select! {
-            biased;
-            committed = committed => committed.map_err(|_| ConsensusError::Lost)?.map(|_| ()),
-            () = self.parts.cache.wait_stamp_synced(ts) => Ok(()),
-        }
-    }
-
-    async fn want_barrier_now(&self) -> Result<(Stamped, Committed), ConsensusError> {
         let ((stamped, at), (committed, outcome)) = (oneshot::channel(), oneshot::channel());
         // The stamping task hands it over: nobody else may come between a stamp and its place in the log (S1).
         self.barriers.send(BarrierWanted { stamped, committed }).await.map_err(|_| NotLeader { hint: None })?;
-        Ok((at, outcome))
+        let ts = at.await.map_err(|_| ConsensusError::Lost)?;
+        tokio::select! {
+            biased;
+            outcome = outcome => outcome.map_err(|_| ConsensusError::Lost)?.map(|_| ()),
+            () = self.parts.cache.wait_stamp_synced(ts) => Ok(()),
+        }
     }
 }
