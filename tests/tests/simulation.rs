@@ -41,7 +41,7 @@ fn the_same_seed_gives_the_same_trace_to_the_last_byte() {
 ///
 /// A later change of the simulation changes what a seed does. The defects themselves are kept by unit tests where they
 /// could be; these stay because runs that once were odd are good runs to repeat.
-const REGRESSIONS: [(&str, &[&str]); 8] = [
+const REGRESSIONS: [(&str, &[&str]); 10] = [
     ("184", &[]),                        // a transfer that was given up left a leader that served nobody
     ("291", &[]),                        // the same, after a barrier that was refused
     ("89", &["--break-clocks", "true"]), // a clock vouched for by comparisons from before it jumped
@@ -49,6 +49,8 @@ const REGRESSIONS: [(&str, &[&str]); 8] = [
     ("10299", &[]),                      // a leader that was no voter any more, and could not prove that it leads
     ("20025", &[]),                      // a clock too wide for its lease: nothing was closed while nobody wrote
     ("41356", &[]),                      // a snapshot that was not needed vouched for a log that was not synced
+    ("392", &[]),                        // a gap behind a barrier whose quorum had no room for it
+    ("277", &[]),                        // a commit whose message was lost, and nothing was written afterwards
     ("1234", &["--faults", "compact,pause,one-way,slow,leader"]), // replication to a follower that never resumed
 ];
 

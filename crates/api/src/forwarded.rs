@@ -47,6 +47,7 @@ pub(crate) async fn mutate(
 ) -> internal::MutateReply {
     let Some(mutation) = request.mutation else { return mutate_refused(Refusal::NotLeader(None)) };
     let origin = request.early.then_some(from);
+    replica.await_leadership(from).await;
     ctx.asked(replica, from, Asked::Write);
     match serve::mutate(ctx, replica, mutation, Timestamp(request.floor), origin, charge).await {
         Ok(commit) => internal::MutateReply {
@@ -83,6 +84,7 @@ pub(crate) async fn read(
     let consistency = meridian_wire::consistency::decode(message.consistency)?;
     let table = TableId(message.table);
     if matches!(consistency, Consistency::Linearizable) {
+        replica.await_leadership(from).await;
         ctx.asked(replica, from, Asked::Read);
     }
     let read = Read { ctx, replica, table, plan: &plan, consistency: &consistency, asked };
@@ -113,6 +115,7 @@ pub(crate) async fn read_index(
     from: NodeId,
     message: internal::ReadIndexRequest,
 ) -> Result<internal::ReadIndexReply, Error> {
+    replica.await_leadership(from).await;
     ctx.asked(replica, from, Asked::Read);
     let mut span = KeySpan { keys: message.keys, ..KeySpan::default() };
     // Spans are sorted; here those of several reads may have been put together.

@@ -1,5 +1,6 @@
 //! Between openraft's types and the protobuf messages of the wire and the disk.
 
+use crate::ballots::Ballot;
 use crate::raft_types::{
     Command, Member, RaftEntry, RaftLeaderId, RaftLogId, RaftMembership, RaftPayload, RaftStoredMembership, RaftVote,
 };
@@ -50,6 +51,17 @@ pub(crate) fn vote_to_pb(v: &RaftVote) -> pb::Vote {
 pub(crate) fn vote_from_pb(v: Option<pb::Vote>) -> Decoded<RaftVote> {
     let v = v.ok_or(Malformed("vote"))?;
     Ok(RaftVote { leader_id: leader_from_pb(v.leader)?, committed: v.committed })
+}
+
+pub(crate) fn ballot_to_pb(b: &Ballot) -> pb::VoteReply {
+    let vote = RaftVote { leader_id: b.leader, committed: false };
+    pb::VoteReply { vote: Some(vote_to_pb(&vote)), granted: true, last_log_id: b.last.as_ref().map(log_id_to_pb) }
+}
+
+/// `None`: it was not granted.
+pub(crate) fn ballot_from_pb(b: pb::VoteReply) -> Decoded<Option<Ballot>> {
+    let ballot = Ballot { leader: vote_from_pb(b.vote)?.leader_id, last: opt_log_id_from_pb(b.last_log_id)? };
+    Ok(b.granted.then_some(ballot))
 }
 
 /// A membership entry's body.

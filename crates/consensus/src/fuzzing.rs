@@ -85,10 +85,18 @@ pub fn election(data: &[u8]) {
         check(m.vote, m.last_log_id);
     }
     if let Some(m) = message::<pb::VoteReply>(data) {
+        if let Ok(Some(ballot)) = codec::ballot_from_pb(m.clone()) {
+            assert!(m.granted);
+            assert_eq!(codec::ballot_from_pb(codec::ballot_to_pb(&ballot)), Ok(Some(ballot)));
+        }
         check(m.vote, m.last_log_id);
     }
     if let Some(m) = message::<pb::TransferLeaderRequest>(data) {
+        let _ = m.vote.map(codec::ballot_from_pb);
         check(m.from_leader, m.last_log_id);
+    }
+    if let Some(m) = message::<pb::VotedRequest>(data) {
+        let _ = m.vote.map(codec::ballot_from_pb);
     }
     if let Some(m) = message::<pb::TransferLeaderReply>(data) {
         check(m.vote_changed, None);

@@ -13,7 +13,10 @@
 //!   it is synced (rule O1 rests on the same order).
 //! * Once it has voted, *v* takes entries from *l* or a later leader only, so nothing but *l* changes its log while *l*
 //!   leads. With the first entries or the snapshot that *l* really sends, what was known is forgotten, and a vote that
-//!   comes after them, which the election did not wait for, says nothing any more.
+//!   comes after them says nothing any more.
+//!
+//! An election does not wait for the votes of the farthest. The first entries for such a voter do, as long as its vote is
+//! being asked for: it was asked before anything could be sent, so its answer comes before that to a first guess would.
 //!
 //! Such an answer is no message of the follower: it is credited to no lease (rule R1).
 
@@ -23,6 +26,7 @@ use meridian_types::NodeId;
 use openraft::raft::{AppendEntriesRequest, StreamAppendError, StreamAppendResult, VoteRequest, VoteResponse};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::watch;
 
 /// A voter's log when it voted: it agrees with the log of `leader` up to `last`, and ends there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,11 +77,51 @@ impl Known {
 
 /// The votes that this replica's last candidacies were given.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Granted(Arc<Mutex<BTreeMap<NodeId, Known>>>);
+pub(crate) struct Granted {
+    known: Arc<Mutex<BTreeMap<NodeId, Known>>>,
+    /// Who is being asked for a vote, and for whom.
+    asked: Arc<watch::Sender<BTreeMap<NodeId, RaftLeaderId>>>,
+}
+
+/// A voter is being asked, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    of: Granted,
+    voter: NodeId,
+    leader: RaftLeaderId,
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        self.of.asked.send_if_modified(|asked| {
+            // A later candidacy's request is another one's to take back.
+            let mine = asked.get(&self.voter) == Some(&self.leader);
+            if mine {
+                asked.remove(&self.voter);
+            }
+            mine
+        });
+    }
+}
 
 impl Granted {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<NodeId, Known>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `voter` is about to be asked for its vote for `leader`, which is this replica.
+    pub(crate) fn ask(&self, voter: NodeId, leader: RaftLeaderId) -> Asked {
+        self.asked.send_modify(|asked| {
+            asked.insert(voter, leader);
+        });
+        Asked { of: self.clone(), voter, leader }
+    }
+
+    /// Waits while `voter` is being asked for its vote for `leader`. Cancel-safe.
+    pub(crate) async fn wait_answered(&self, voter: NodeId, leader: RaftLeaderId) {
+        let mut asked = self.asked.subscribe();
+        // The sender is this one's own.
+        let _ = asked.wait_for(|asked| asked.get(&voter) != Some(&leader)).await;
     }
 
     /// `voter` has answered a request for its vote (not a pre-vote: that one promises nothing).
@@ -182,6 +226,23 @@ mod tests {
         votes.change(VOTER, RaftLeaderId { term: 2, ..NEW });
         record(&votes, id(OLD, 100), Some(id(OLD, 90)), true);
         assert_eq!(votes.answer(VOTER, &append(NEW, 102, 102)), None, "an earlier leadership's task does not matter");
+    }
+
+    #[tokio::test]
+    async fn entries_wait_while_the_vote_is_asked_for() {
+        use futures::FutureExt as _;
+        let votes = Granted::default();
+        votes.wait_answered(VOTER, NEW).await;
+        let asked = votes.ask(VOTER, NEW);
+        assert_eq!(votes.wait_answered(VOTER, NEW).now_or_never(), None);
+        votes.wait_answered(NodeId(4), NEW).await;
+        votes.wait_answered(VOTER, OLD).await;
+        let again = votes.ask(VOTER, RaftLeaderId { term: 5, ..NEW });
+        votes.wait_answered(VOTER, NEW).await;
+        drop(asked);
+        assert_eq!(votes.wait_answered(VOTER, again.leader).now_or_never(), None, "another candidacy's");
+        drop(again);
+        votes.wait_answered(VOTER, RaftLeaderId { term: 5, ..NEW }).await;
     }
 
     #[test]

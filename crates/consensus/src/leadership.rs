@@ -11,7 +11,7 @@ mod stamping;
 
 use crate::codec;
 use crate::error::{ConsensusError, NotLeader};
-use crate::heartbeats::Beater;
+use crate::heartbeats::{Beater, State};
 use crate::lease::{Moment, QuorumAcks, Word};
 use crate::log_cache::LogCache;
 use crate::memory::Charge;
@@ -26,7 +26,6 @@ use meridian_types::{KeySpan, LeaderId, NodeId, RaftTiming, ShardId, Timestamp};
 use openraft::async_runtime::watch::WatchReceiver;
 use pace::Pace;
 use stamping::{BarrierWanted, Orders};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
@@ -81,10 +80,30 @@ pub(crate) struct Handover<'a> {
 }
 
 impl Handover<'_> {
-    /// The successor is about to be told: from here there is no way back (openraft has none).
+    /// The successor is about to be told: from here there is no way back.
     pub(crate) fn settle(mut self) {
-        self.leadership.handed_over.store(true, Ordering::Release);
+        self.leadership.handing.send_modify(|handing| *handing = handing.settled());
         self.done = true;
+    }
+}
+
+/// How far a transfer of the leadership is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Handing {
+    /// There is none.
+    Not,
+    /// It is being prepared, and may be given up.
+    Preparing(NodeId),
+    /// The successor is told, or about to be.
+    Settled(NodeId),
+}
+
+impl Handing {
+    fn settled(self) -> Self {
+        match self {
+            Self::Not => Self::Not,
+            Self::Preparing(to) | Self::Settled(to) => Self::Settled(to),
+        }
     }
 }
 
@@ -141,10 +160,8 @@ pub(crate) struct Leadership {
     /// Positions and read points need a barrier behind them (rule C6).
     barrier_wanted: Notify,
     stage: watch::Sender<Stage>,
-    /// Set when a transfer starts: no more proposals.
-    paused: watch::Sender<Option<NodeId>>,
-    /// The successor was told.
-    handed_over: AtomicBool,
+    /// Once a transfer has begun there are no more proposals.
+    handing: watch::Sender<Handing>,
 }
 
 impl Leadership {
@@ -171,8 +188,7 @@ impl Leadership {
             timings,
             barrier_wanted: Notify::new(),
             stage: watch::Sender::new(Stage::Opening),
-            paused: watch::Sender::new(None),
-            handed_over: AtomicBool::new(false),
+            handing: watch::Sender::new(Handing::Not),
         });
         this.want_barrier();
         tokio::spawn(stamping::run(
@@ -308,7 +324,25 @@ impl Leadership {
 
     /// Whether a successor was told: there is no way back.
     pub(crate) fn is_handed_over(&self) -> bool {
-        self.handed_over.load(Ordering::Acquire)
+        matches!(*self.handing.borrow(), Handing::Settled(_))
+    }
+
+    /// Waits while a transfer is being prepared: who is sent on to the successor earlier than that comes there too early.
+    /// Ends with the leadership.
+    pub(crate) async fn wait_handover(&self) {
+        let mut handing = self.handing.subscribe();
+        let prepared = async {
+            let settled = handing.wait_for(|handing| !matches!(handing, Handing::Preparing(_))).await;
+            settled.map(|_| ()).map_err(|_| ConsensusError::Lost)
+        };
+        // Either way the caller looks for himself.
+        let _ = self.while_leading(prepared).await;
+    }
+
+    /// What its followers are told with every beat.
+    pub(crate) fn state(&self) -> State {
+        let committed = self.parts.raft.data_metrics().borrow_watched().local_committed;
+        State { leader: self.leader(), committed: committed.as_ref().map(codec::log_id_of) }
     }
 
     /// Asks the followers whether they still take this leadership's word.
@@ -322,7 +356,7 @@ impl Leadership {
             let asked = self.parts.raft.trigger().heartbeat().await;
             asked.map_err(|e| ConsensusError::Stopped(e.to_string()))?;
         }
-        self.parts.beater.beat(self.leader(), followers);
+        self.parts.beater.beat(self.state(), followers);
         Ok(())
     }
 
@@ -431,7 +465,10 @@ impl Leadership {
 
     /// To whom the leadership is being handed over, if it is.
     pub(crate) fn successor(&self) -> Option<NodeId> {
-        *self.paused.borrow()
+        match *self.handing.borrow() {
+            Handing::Not => None,
+            Handing::Preparing(to) | Handing::Settled(to) => Some(to),
+        }
     }
 
     /// Ends the lease and takes no more proposals: the first steps of a transfer (R4).
@@ -439,7 +476,7 @@ impl Leadership {
         if !sabotaged(Sabotage::LeaseDuringTransfer) {
             self.parts.acks.revoke(self.leader());
         }
-        self.paused.send_replace(Some(to));
+        self.handing.send_replace(Handing::Preparing(to));
         emit(|| Event::Transferring { shard: self.parts.shard, leader: self.leader(), to });
         Handover { leadership: self, done: false }
     }
@@ -447,25 +484,32 @@ impl Leadership {
     /// Leads on as before: nobody was told to take over.
     fn resume(&self) {
         emit(|| Event::TransferGivenUp { shard: self.parts.shard, leader: self.leader() });
-        self.paused.send_replace(None);
+        self.handing.send_replace(Handing::Not);
         self.parts.acks.restore(self.leader());
         // Positions and read points may lie behind a barrier that was refused.
         self.want_barrier();
     }
 
-    /// Puts a barrier above every promise made so far at the end of the log, durably on this node: it is refused no more then.
-    ///
-    /// It is the last step before a transfer, and need not be committed for that: the successor is elected before the lease
-    /// is over only if it has all of this log (N3), and whoever is elected afterwards stamps above true time by itself (C1).
-    pub(crate) async fn append_barrier(&self) -> Result<(), ConsensusError> {
+    /// Puts a barrier above every promise made so far at the end of the log; returns its stamp. From then on it is not
+    /// refused any more.
+    pub(crate) async fn append_barrier(&self) -> Result<Timestamp, ConsensusError> {
         let ((stamped, at), (committed, outcome)) = (oneshot::channel(), oneshot::channel());
         // The stamping task hands it over: nobody else may come between a stamp and its place in the log (S1).
         self.barriers.send(BarrierWanted { stamped, committed }).await.map_err(|_| NotLeader { hint: None })?;
         let ts = at.await.map_err(|_| ConsensusError::Lost)?;
         tokio::select! {
             biased;
-            outcome = outcome => outcome.map_err(|_| ConsensusError::Lost)?.map(|_| ()),
-            () = self.parts.cache.wait_stamp_synced(ts) => Ok(()),
+            outcome = outcome => outcome.map_err(|_| ConsensusError::Lost)?,
+            () = self.parts.cache.wait_stamp(ts) => Ok(ts),
         }
+    }
+
+    /// Puts a barrier above every promise made so far at the end of the log, durably: the last step before a transfer. It
+    /// need not be committed: the successor is elected before the lease is over only if it has all of this log (N3), and
+    /// whoever is elected afterwards stamps above true time by itself (C1).
+    pub(crate) async fn sync_barrier(&self) -> Result<(), ConsensusError> {
+        let ts = self.append_barrier().await?;
+        self.parts.cache.wait_stamp_synced(ts).await;
+        Ok(())
     }
 }

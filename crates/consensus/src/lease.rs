@@ -51,6 +51,8 @@ pub struct Word {
     pub promise: Option<Duration>,
     /// It votes for nobody at all yet: it keeps what it has promised before.
     pub holding: bool,
+    /// It takes votes that were given before they were asked for.
+    pub takes_ballots: bool,
 }
 
 #[derive(Debug, Default)]
@@ -243,7 +245,7 @@ mod tests {
     }
 
     fn says(promise_ms: u64) -> Word {
-        Word { promise: Some(ms(promise_ms)), holding: false }
+        Word { promise: Some(ms(promise_ms)), ..Word::default() }
     }
 
     /// What is left at `now`, by clocks without width that agree, at a leader whose own timers promise 2000 ms.

@@ -15,6 +15,7 @@
 
 pub mod apply;
 mod backlog;
+mod ballots;
 mod campaign;
 pub mod codec;
 pub mod config;

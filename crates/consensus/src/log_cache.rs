@@ -126,6 +126,8 @@ pub(crate) struct LogCache {
     inner: Mutex<Inner>,
     /// Number of entries of the log that are synced: the last synced index plus one.
     synced: watch::Sender<u64>,
+    /// The largest stamp that was appended.
+    stamped: watch::Sender<Timestamp>,
 }
 
 impl Drop for LogCache {
@@ -138,7 +140,8 @@ impl LogCache {
     /// For a log whose entries below `next_index` are on disk, and whose largest stamp is `last_stamp`.
     pub(crate) fn new(next_index: u64, last_stamp: Timestamp, memory: &LogMemory) -> Arc<Self> {
         let inner = Mutex::new(Inner { last_stamp, ..Inner::default() });
-        let this = Arc::new(Self { memory: memory.clone(), inner, synced: watch::Sender::new(next_index) });
+        let (synced, stamped) = (watch::Sender::new(next_index), watch::Sender::new(last_stamp));
+        let this = Arc::new(Self { memory: memory.clone(), inner, synced, stamped });
         memory.shared.caches.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&this));
         this
     }
@@ -175,7 +178,9 @@ impl LogCache {
         }
         inner.pending.extend(end);
         self.memory.add(inner.bytes - before);
+        let stamp = inner.last_stamp;
         drop(inner);
+        self.stamped.send_if_modified(|last| std::mem::replace(last, stamp.max(*last)) < stamp);
         self.memory.shrink();
     }
 
@@ -274,6 +279,12 @@ impl LogCache {
     pub(crate) async fn wait_synced(&self, index: u64) -> bool {
         let mut rx = self.synced.subscribe();
         rx.wait_for(|synced| *synced > index).await.is_ok()
+    }
+
+    /// Waits until an entry with this stamp or a later one was appended.
+    pub(crate) async fn wait_stamp(&self, ts: Timestamp) {
+        // The sender is this one's own.
+        let _ = self.stamped.subscribe().wait_for(|stamped| *stamped >= ts).await;
     }
 
     /// Waits until an entry with this stamp or a later one was appended, and everything that was appended is synced.

@@ -8,8 +8,11 @@
 //! * Heartbeats are Meridian's own: openraft's are answered with what the follower has answered to those (see
 //!   `heartbeats`). Only a node that does not know them gets openraft's.
 //! * Between regions, entries are packed for a follower that can unpack them.
-//! * What a new leader asks of a follower's log, and knows already from its vote, is not sent (see `granted.rs`).
+//! * What a new leader asks of a follower's log, and knows already from its vote, is not sent (see `granted.rs`). While the
+//!   vote is asked for it sends nothing: the answer comes sooner than that to a first guess would.
+//! * A vote that was given before it was asked for is not asked for (see `ballots.rs`).
 
+use crate::ballots::Ballots;
 use crate::codec;
 use crate::early::acceptor::Acceptor;
 use crate::granted::Granted;
@@ -68,6 +71,8 @@ pub(crate) struct Network {
     pub(crate) pulse: Arc<Pulse>,
     /// What the voters held when they voted for this replica.
     pub(crate) granted: Granted,
+    /// Votes that this replica has been given without asking.
+    pub(crate) ballots: Ballots,
     /// Whom this replica has voted for.
     pub(crate) acceptor: Arc<Acceptor>,
 }
@@ -152,7 +157,7 @@ impl PeerLink {
 
     async fn ask_vote(
         &self,
-        rpc: VoteRequest<Raftish>,
+        rpc: &VoteRequest<Raftish>,
         pre_vote: bool,
     ) -> Result<VoteResponse<Raftish>, RPCError<Raftish>> {
         let request = pb::VoteRequest {
@@ -163,15 +168,11 @@ impl PeerLink {
             pre_vote,
         };
         let reply = self.client(Class::Control)?.vote(request).await.map_err(|e| network_error(&e))?.into_inner();
-        let response = VoteResponse {
+        Ok(VoteResponse {
             vote: codec::vote_from_pb(reply.vote).map_err(|e| malformed(&e))?,
             vote_granted: reply.granted,
             last_log_id: codec::opt_log_id_from_pb(reply.last_log_id).map_err(|e| malformed(&e))?,
-        };
-        if !pre_vote {
-            self.network.granted.record(self.to, &rpc, &response);
-        }
-        Ok(response)
+        })
     }
 }
 
@@ -187,7 +188,15 @@ impl NetVote<Raftish> for PeerLink {
         rpc: VoteRequest<Raftish>,
         _: RPCOption,
     ) -> Result<VoteResponse<Raftish>, RPCError<Raftish>> {
-        self.ask_vote(rpc, false).await
+        let asked = self.network.granted.ask(self.to, rpc.vote.leader_id);
+        let response = tokio::select! {
+            biased;
+            given = self.network.ballots.answer(self.to, &rpc) => given,
+            answer = self.ask_vote(&rpc, false) => answer?,
+        };
+        self.network.granted.record(self.to, &rpc, &response);
+        drop(asked);
+        Ok(response)
     }
 
     async fn pre_vote(
@@ -195,7 +204,7 @@ impl NetVote<Raftish> for PeerLink {
         rpc: VoteRequest<Raftish>,
         _: RPCOption,
     ) -> Result<VoteResponse<Raftish>, RPCError<Raftish>> {
-        self.ask_vote(rpc, true).await
+        self.ask_vote(&rpc, true).await
     }
 }
 
@@ -210,6 +219,8 @@ impl NetTransferLeader<Raftish> for PeerLink {
             from_leader: Some(codec::vote_to_pb(req.from_leader())),
             to_node: *req.to_node_id(),
             last_log_id: req.last_log_id().map(codec::log_id_to_pb),
+            vote: None,
+            tail: None,
         };
         let mut client = self.client(Class::Control)?;
         let reply = client.transfer_leader(request).await.map_err(|e| network_error(&e))?.into_inner();
@@ -278,6 +289,7 @@ impl NetStreamAppend<Raftish> for PeerLink {
                 let answer = self.network.pulse.tell(self.to, codec::leader_of(&first.vote.leader_id)).await;
                 return Ok(futures::stream::iter([Ok(answer)]).boxed());
             }
+            self.network.granted.wait_answered(self.to, first.vote.leader_id).await;
             if let Some(answer) = self.network.granted.answer(self.to, &first) {
                 return Ok(futures::stream::iter([Ok(answer)]).boxed());
             }
@@ -372,10 +384,10 @@ impl PeerLink {
 /// What a member says with its answer.
 pub(crate) fn word_of(reply: &pb::AppendReply) -> Word {
     let promise = Some(reply.promise_ms).filter(|ms| *ms > 0).map(Duration::from_millis);
-    Word { promise, holding: reply.holding }
+    Word { promise, holding: reply.holding, takes_ballots: reply.takes_ballots }
 }
 
-fn append_to_pb(request: &AppendEntriesRequest<Raftish>, target: Option<pb::Target>) -> pb::AppendRequest {
+pub(crate) fn append_to_pb(request: &AppendEntriesRequest<Raftish>, target: Option<pb::Target>) -> pb::AppendRequest {
     pb::AppendRequest {
         target,
         vote: Some(codec::vote_to_pb(&request.vote)),

@@ -7,6 +7,10 @@ mod promises;
 mod running;
 mod tasks;
 mod timers;
+mod transfer;
+#[cfg(test)]
+mod transfers;
+mod voting;
 
 use crate::apply::{Position, StateMachine};
 use crate::backlog::{Backlog, FlushLags};
@@ -15,7 +19,7 @@ use crate::early::commit::EarlyCommit;
 use crate::early::outcomes::Outcomes;
 use crate::early::{Acceptances, Awaited};
 use crate::error::{ConsensusError, NotLeader};
-use crate::heartbeats::{Beater, Heartbeats};
+use crate::heartbeats::{Beater, Heartbeats, State};
 use crate::leadership::{LeaderParts, Leadership, Proposal};
 use crate::lease::{Moment, QuorumAcks};
 use crate::log_cache::LogCache;
@@ -31,8 +35,9 @@ use meridian_probe::{Event, ReadKind, Sabotage, emit, mark, sabotaged};
 use meridian_proto::internal::v1 as pb;
 use meridian_proto::v1::RequestId;
 use meridian_storage::{DataView, DiskLevel, DiskSpace, Store};
-use meridian_types::{KeyRange, KeySpan, LeaderId, LogId, NodeId, RaftTiming, ShardId, TableId, Timestamp};
+use meridian_types::{KeyRange, KeySpan, LogId, NodeId, RaftTiming, ShardId, TableId, Timestamp};
 use openraft::async_runtime::watch::WatchReceiver;
+use openraft::metrics::RaftServerMetrics;
 use running::Builder;
 pub(crate) use running::Running;
 use std::collections::{BTreeMap, BTreeSet};
@@ -41,6 +46,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::JoinHandle;
+pub(crate) use voting::NoVote;
 
 /// How far behind its leader a voter may be, in entries, to be handed the leadership.
 const TRANSFER_LAG_MAX: u64 = 64;
@@ -122,7 +128,9 @@ pub struct Replica {
     /// Told when the data has to be flushed for the log's sake.
     flush_due: Arc<Notify>,
     early: EarlyCommit,
-    leadership: Mutex<Option<Arc<Leadership>>>,
+    leadership: watch::Sender<Option<Arc<Leadership>>>,
+    /// It was called to lead, and does not yet.
+    called: AtomicBool,
     /// A lease may be promised that this process, or this Raft, knows nothing of: no votes, no elections.
     holding: AtomicBool,
     /// When a leader's message came last, or the replica was opened.
@@ -141,6 +149,13 @@ pub(crate) fn followers(raft: &Raft) -> Vec<NodeId> {
     let metrics = raft.server_metrics();
     let metrics = metrics.borrow_watched();
     metrics.membership_config.nodes().filter(|(id, _)| **id != metrics.id).map(|(id, _)| NodeId(*id)).collect()
+}
+
+fn presumed(metrics: &RaftServerMetrics<Raftish>) -> Option<NodeId> {
+    let vote = &metrics.vote;
+    // The term before the first has no votes.
+    let voted = (!vote.committed && vote.leader_id.term > 0).then_some(vote.leader_id.node_id);
+    metrics.current_leader.or(voted).map(NodeId)
 }
 
 impl Replica {
@@ -221,7 +236,8 @@ impl Replica {
             backlog,
             flush_due,
             early,
-            leadership: Mutex::new(None),
+            leadership: watch::Sender::new(None),
+            called: AtomicBool::new(false),
             holding: AtomicBool::new(!pristine && !sabotaged(Sabotage::ForgetPromise)),
             heard: Mutex::new(Mono::now()),
             electable: AtomicBool::new(false),
@@ -281,6 +297,7 @@ impl Replica {
         let arrived = Mono::now();
         self.check_clock(floor)?;
         let leadership = self.leadership().ok_or_else(|| self.not_leader())?;
+        leadership.wait_handover().await;
         if !sabotaged(Sabotage::StampOnFullDisk) {
             // The catalog's entries are small, and dropping a table is one of them.
             let worst = if self.shard == ShardId::CATALOG { DiskLevel::NearlyFull } else { DiskLevel::Enough };
@@ -452,11 +469,11 @@ impl Replica {
     }
 
     pub(crate) fn leadership(&self) -> Option<Arc<Leadership>> {
-        self.leadership.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.leadership.borrow().clone()
     }
 
     fn set_leadership(&self, to: Option<Arc<Leadership>>) {
-        let from = std::mem::replace(&mut *self.leadership.lock().unwrap_or_else(PoisonError::into_inner), to);
+        let from = self.leadership.send_replace(to);
         if let Some(from) = from {
             from.end();
             emit(|| Event::Deposed { shard: self.shard, leader: from.leader() });
@@ -493,7 +510,7 @@ impl Replica {
     }
 
     fn not_leader(&self) -> ConsensusError {
-        NotLeader { hint: self.leader().filter(|l| *l != self.node()) }.into()
+        NotLeader { hint: self.presumed_leader().filter(|l| *l != self.node()) }.into()
     }
 
     /// The leader as this replica knows it.
@@ -501,15 +518,21 @@ impl Replica {
         self.raft().server_metrics().borrow_watched().current_leader.map(NodeId)
     }
 
-    /// Waits until another leader is known than now.
+    /// Who leads as far as this replica knows, or whom it has voted for since: who asks that one early waits there
+    /// ([`await_leadership`](Self::await_leadership)).
+    pub fn presumed_leader(&self) -> Option<NodeId> {
+        presumed(&self.raft().server_metrics().borrow_watched())
+    }
+
+    /// Waits until somebody else is presumed to lead than now.
     pub async fn wait_new_leader(&self) {
         let mut running = self.running.subscribe();
-        let before = self.leader();
+        let before = self.presumed_leader();
         loop {
             let raft = running.borrow_and_update().raft.clone();
             let mut metrics = raft.server_metrics();
             loop {
-                let leader = metrics.borrow_watched().current_leader.map(NodeId);
+                let leader = presumed(&metrics.borrow_watched());
                 if leader.is_some() && leader != before {
                     return;
                 }
@@ -590,9 +613,9 @@ impl Replica {
         self.running.borrow().position.borrow().clone()
     }
 
-    /// The leader as which it beats: not once it has told a successor, or the voters could elect nobody else.
-    pub(crate) fn beats_as(&self) -> Option<LeaderId> {
-        self.leadership().filter(|l| !l.is_handed_over()).map(|l| l.leader())
+    /// What it beats with: nothing once it has told a successor, or the voters could elect nobody else.
+    pub(crate) fn beats_as(&self) -> Option<State> {
+        self.leadership().filter(|l| !l.is_handed_over()).map(|l| l.state())
     }
 
     /// The other members.

@@ -7,7 +7,7 @@ use crate::heartbeats::answer;
 use crate::packing;
 use crate::peers::MESSAGE_BYTES_MAX;
 use crate::raft_types::{RaftEntry, RaftPayload, RaftVote, Raftish};
-use crate::replica::{Replica, Running};
+use crate::replica::{NoVote, Replica, Running};
 use crate::replicas::Replicas;
 use crate::snapshot::receiver::{self, Replies};
 use crate::snapshot::{SnapshotBundle, Staged, meta_of};
@@ -160,10 +160,18 @@ fn no_room(e: DiskFull) -> Status {
     Status::unavailable(e.to_string())
 }
 
+fn no_vote(e: NoVote) -> Status {
+    match e {
+        NoVote::Holding | NoVote::DiskFull(_) => Status::unavailable(e.to_string()),
+        NoVote::Stopped(e) => failed(e),
+    }
+}
+
 /// The answer to an append that was handed to this Raft, which keeps the promise that it was built with.
 pub(crate) fn append_reply(voter: &Replica, running: &Running, result: pb::append_reply::Result) -> pb::AppendReply {
     let promise_ms = running.timing.election_max_ms;
-    pb::AppendReply { result: Some(result), unpacks: true, promise_ms, holding: !voter.may_vote() }
+    let holding = !voter.may_vote();
+    pb::AppendReply { result: Some(result), unpacks: true, promise_ms, holding, takes_ballots: true }
 }
 
 #[tonic::async_trait]
@@ -207,20 +215,12 @@ impl pb::raft_server::Raft for RaftService {
     async fn vote(&self, request: Request<pb::VoteRequest>) -> Result<Response<pb::VoteReply>, Status> {
         let message = request.into_inner();
         let replica = self.replica(message.target)?;
-        // In this order: the next Raft, if there is one, is asked after the hold has begun.
-        let raft = replica.raft();
-        if !replica.may_vote() {
-            // It may have promised a lease before it was restarted, or its Raft rebuilt (rule R3).
-            return Err(Status::unavailable("this voter waits out the lease that it may have promised"));
-        }
-        // A vote is a write too.
-        replica.disk().check(DiskLevel::Full).map_err(no_room)?;
         let rpc = VoteRequest {
             vote: codec::vote_from_pb(message.vote).map_err(bad)?,
             last_log_id: codec::opt_log_id_from_pb(message.last_log_id).map_err(bad)?,
             leadership_transfer: message.leadership_transfer,
         };
-        let answer = if message.pre_vote { raft.pre_vote(rpc).await } else { raft.vote(rpc).await }.map_err(failed)?;
+        let answer = replica.answer_vote(rpc, message.pre_vote).await.map_err(no_vote)?;
         Ok(Response::new(pb::VoteReply {
             vote: Some(codec::vote_to_pb(&answer.vote)),
             granted: answer.vote_granted,
@@ -233,21 +233,50 @@ impl pb::raft_server::Raft for RaftService {
         request: Request<pb::TransferLeaderRequest>,
     ) -> Result<Response<pb::TransferLeaderReply>, Status> {
         let message = request.into_inner();
+        let sender = NodeId(message.target.as_ref().map_or(0, |target| target.from));
         let replica = self.replica(message.target)?;
         let raft = replica.raft();
         if !replica.may_vote() {
-            return Err(Status::unavailable("this voter waits out the lease that it may have promised"));
+            return Err(no_vote(NoVote::Holding));
         }
         let from = codec::vote_from_pb(message.from_leader).map_err(bad)?;
         let last = codec::opt_log_id_from_pb(message.last_log_id).map_err(bad)?;
+        let ballot = message.vote.map(codec::ballot_from_pb).transpose().map_err(bad)?.flatten();
+        let (to, me) = (NodeId(message.to_node), replica.node());
+        if to == me {
+            replica.call();
+            if let Some(ballot) = ballot {
+                replica.voted(sender, ballot);
+            }
+            if let Some(tail) = message.tail {
+                let tail = append_from_pb(tail, me.0)?;
+                check_room(&replica, &tail)?;
+                // Whatever it lacks in spite of this, openraft misses next.
+                raft.append_entries(tail).await.map_err(failed)?;
+            }
+        }
         let rpc = TransferLeaderRequest::new(from, message.to_node, last);
         let answer = raft.handle_transfer_leader(rpc).await.map_err(failed)?;
+        if to != me && ballot.is_some() && answer.is_ok() {
+            tokio::spawn(replica.support(from.leader_id, to, last));
+        }
         let vote_changed = match answer {
             Ok(()) => None,
             Err(TransferLeaderError::VoteChanged { actual, .. }) => Some(codec::vote_to_pb(&actual)),
             Err(e) => return Err(Status::unavailable(e.to_string())),
         };
         Ok(Response::new(pb::TransferLeaderReply { vote_changed }))
+    }
+
+    async fn voted(&self, request: Request<pb::VotedRequest>) -> Result<Response<pb::VotedReply>, Status> {
+        let message = request.into_inner();
+        let sender = NodeId(message.target.as_ref().map_or(0, |target| target.from));
+        let replica = self.replica(message.target)?;
+        let ballot = message.vote.ok_or_else(|| bad("nothing was voted"))?;
+        if let Some(ballot) = codec::ballot_from_pb(ballot).map_err(bad)? {
+            replica.voted(sender, ballot);
+        }
+        Ok(Response::new(pb::VotedReply {}))
     }
 
     async fn transfer_snapshot(

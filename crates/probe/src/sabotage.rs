@@ -92,6 +92,10 @@ sabotages! {
     MatchOtherLeaders "G1",
     /// A voter's log counts as it was at its vote, though entries were sent to it since.
     BelieveLateVotes "G1",
+    /// A vote that was given before it was asked for counts for a later candidacy too.
+    CountOldBallots "G1",
+    /// A vote that was given before it was asked for counts though the voter's log is ahead.
+    CountLongerLogs "G1",
     /// Reads are served before the barrier is applied.
     ReadBeforeBarrier "I1, S4",
     /// Linearizable reads do not wait for entries in flight on their keys.

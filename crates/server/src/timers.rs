@@ -112,7 +112,7 @@ async fn take_over(ctx: &Context, replica: &Arc<Replica>, of: &mut OfShard) {
         Some(_) | None => of.outdated.insert((agreed, Mono::now())).1,
     };
     if replica.is_leader() {
-        let free = Word { promise: Some(agreed.promise()), holding: false };
+        let free = Word { promise: Some(agreed.promise()), ..Word::default() };
         let mut others = replica.voters().into_iter().filter(|v| *v != ctx.me && replica.answers(*v));
         let has_room = |node| !ctx.gossip.is_disk_full(node);
         if others.all(|v| replica.word(v) == free)

@@ -115,6 +115,9 @@ async fn read_local(
     let ShardRead { table, plan, consistency, .. } = *read;
     let local = Read { ctx, replica, table, plan, consistency, asked: arrival.latest };
     let linearizable = matches!(consistency, Consistency::Linearizable);
+    if linearizable {
+        replica.await_leadership(ctx.me).await;
+    }
     let mut call = None;
     let answer = if !linearizable || replica.is_leader() {
         if linearizable {
@@ -124,7 +127,7 @@ async fn read_local(
     } else if let Some(answer) = local.ahead(start, began).await? {
         answer
     } else {
-        let leader = replica.leader().filter(|l| *l != ctx.me).ok_or(Refusal::NotLeader(None))?;
+        let leader = replica.presumed_leader().filter(|l| *l != ctx.me).ok_or(Refusal::NotLeader(None))?;
         let position = read_index(ctx, leader, read).await?;
         // The round trip for the read index is what the forward would have cost.
         let asked = Mono::now();

@@ -39,7 +39,7 @@ impl Route {
     /// The next node to ask for the leader. `None`: a round is over.
     pub(super) fn next(&mut self) -> Option<NodeId> {
         let local = self.ctx.replicas.get(self.shard);
-        let known = local.as_ref().and_then(|r| r.leader());
+        let known = local.as_ref().and_then(|r| r.presumed_leader());
         let view = self.ctx.catalog.view();
         let preferred = view.shard(self.shard).map(|s| s.preferred_leader);
         let members: Vec<NodeId> = match view.shard(self.shard) {

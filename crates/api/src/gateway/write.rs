@@ -124,6 +124,7 @@ async fn mutate_at(
     let start = Mono::now();
     if to == ctx.me {
         let replica = ctx.replicas.get(shard).ok_or(Refusal::NotLeader(None))?;
+        replica.await_leadership(to).await;
         ctx.asked(&replica, to, Asked::Write);
         let commit = serve::mutate(ctx, &replica, mutation, Timestamp::ZERO, None, charge.clone()).await?;
         let (times, call) = (serve::times_to_pb(commit.times), Duration::from_nanos(commit.times.total));

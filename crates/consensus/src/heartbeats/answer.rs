@@ -9,6 +9,7 @@ use futures::{Stream, StreamExt as _};
 use meridian_proto::internal::v1 as pb;
 use meridian_transport::{Answers, Begun, Done, Limits};
 use meridian_types::ShardId;
+use openraft::async_runtime::watch::WatchReceiver;
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -35,17 +36,17 @@ pub(crate) fn answers(
         }
         Ok(batch)
     });
-    let mut led: BTreeMap<u64, pb::LeaderId> = BTreeMap::new();
+    let mut said: BTreeMap<u64, Said> = BTreeMap::new();
     let begin = move |batch: pb::BeatBatch| {
         let work = batch.beats.into_iter().map(|beat| {
-            let leader = beat.leader.or_else(|| led.get(&beat.shard).copied());
-            if let Some(leader) = leader {
-                led.insert(beat.shard, leader);
-            }
+            let said = said.entry(beat.shard).or_default();
+            said.leader = beat.leader.or(said.leader);
+            said.committed = beat.committed.or(said.committed);
+            let Said { leader, committed } = *said;
             let replica = replicas.get(ShardId(beat.shard));
             let answer = async move {
                 let reply = match (replica, leader) {
-                    (Some(replica), Some(leader)) => take(&replica, leader).await,
+                    (Some(replica), Some(leader)) => take(&replica, leader, committed).await,
                     (None, _) | (_, None) => None,
                 };
                 Done { number: beat.number, bytes: ANSWER_BYTES, answer: pb::BeatReply { number: beat.number, reply } }
@@ -59,8 +60,18 @@ pub(crate) fn answers(
     Answers::new(batches, LIMITS, begin, encode, Box::pin(std::future::pending()))
 }
 
+/// What was said last of a shard.
+#[derive(Clone, Copy, Default)]
+struct Said {
+    leader: Option<pb::LeaderId>,
+    committed: Option<pb::LogId>,
+}
+
 /// Hands one beat to the replica. `None`: it has no answer.
-async fn take(replica: &Arc<Replica>, leader: pb::LeaderId) -> Option<pb::AppendReply> {
+///
+/// The leader tells of a commit once, on the log's stream. Where that message was lost, and nobody writes any more, the
+/// replica learns of it here.
+async fn take(replica: &Arc<Replica>, leader: pb::LeaderId, committed: Option<pb::LogId>) -> Option<pb::AppendReply> {
     if leader.node == replica.node().0 {
         // Rule O6: no node is talked back into a leadership of its own.
         return None;
@@ -68,16 +79,17 @@ async fn take(replica: &Arc<Replica>, leader: pb::LeaderId) -> Option<pb::Append
     let leader_id = RaftLeaderId { term: leader.term, node_id: leader.node };
     let vote = RaftVote { leader_id, committed: true };
     replica.hear_under(&vote);
-    let beat = AppendEntriesRequest { vote, prev_log_id: None, leader_commit: None, entries: Vec::new() };
     use pb::append_reply::{Matched, Result as Reply};
     let running = replica.running();
+    let committed = codec::opt_log_id_from_pb(committed).ok()?;
+    let news = committed.filter(|id| running.raft.data_metrics().borrow_watched().local_committed < Some(*id));
+    let beat = AppendEntriesRequest { vote, prev_log_id: news, leader_commit: news, entries: Vec::new() };
     let result = match running.raft.append_entries(beat).await.ok()? {
-        AppendEntriesResponse::Success | AppendEntriesResponse::PartialSuccess(_) => {
+        // It lacks what is committed: the log's stream sees to that.
+        AppendEntriesResponse::Success | AppendEntriesResponse::PartialSuccess(_) | AppendEntriesResponse::Conflict => {
             Reply::Matched(Matched { log_id: None })
         }
         AppendEntriesResponse::HigherVote(vote) => Reply::HigherVote(codec::vote_to_pb(&vote)),
-        // There is nothing in a beat that could conflict.
-        AppendEntriesResponse::Conflict => return None,
     };
     Some(append_reply(replica, &running, result))
 }

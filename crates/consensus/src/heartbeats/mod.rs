@@ -10,6 +10,8 @@
 //!   credited when that very one is answered (rule R1, [`pulse`]).
 //! * A follower's Raft takes a beat in as an append without entries ([`answer`]), so the promise behind the answer is the
 //!   one that Raft keeps (rule R3).
+//! * A beat says up to where the log is committed, when that has changed: the message that told of the last commit may have
+//!   been lost, and while nobody writes there is no other.
 //! * openraft's own beats go nowhere: they are answered with what the follower has answered lately. It asks when there are
 //!   news that it needs, and uses them to refuse proposals of a leader that nobody answers; no lease rests on them.
 //!
@@ -29,7 +31,7 @@ use meridian_clock::{Clock, Mono, sleep};
 use meridian_proto::internal::v1 as pb;
 use meridian_proto::internal::v1::raft_client::RaftClient;
 use meridian_transport::{Calls, Failed, Incoming, Outgoing, Sending};
-use meridian_types::{LeaderId, NodeId, RaftTiming, ShardId};
+use meridian_types::{LeaderId, LogId, NodeId, RaftTiming, ShardId};
 use pulse::Pulse;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -45,8 +47,14 @@ const BEAT_BYTES: usize = 24;
 /// How long a node that does not know these beats is taken not to: it may be replaced by a newer one.
 const OLDER_FOR: Duration = Duration::from_secs(10);
 
-/// The shard, and who leads it.
-type Beat = (ShardId, LeaderId);
+/// Who leads a shard, and what is committed there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct State {
+    pub(crate) leader: LeaderId,
+    pub(crate) committed: Option<LogId>,
+}
+
+type Beat = (ShardId, State);
 type Link = Calls<Beat, Option<pb::AppendReply>>;
 
 /// What beats for one replica. Clones share it.
@@ -66,9 +74,9 @@ impl Beater {
     }
 
     /// Beats now.
-    pub(crate) fn beat(&self, leader: LeaderId, followers: impl IntoIterator<Item = NodeId>) {
+    pub(crate) fn beat(&self, state: State, followers: impl IntoIterator<Item = NodeId>) {
         for to in followers {
-            self.heartbeats.send(to, vec![(self.clone(), leader)]);
+            self.heartbeats.send(to, vec![(self.clone(), state)]);
         }
     }
 
@@ -117,17 +125,17 @@ impl Heartbeats {
         let mut before = Mono::now();
         loop {
             let now = Mono::now();
-            let mut due: BTreeMap<NodeId, Vec<(Beater, LeaderId)>> = BTreeMap::new();
+            let mut due: BTreeMap<NodeId, Vec<(Beater, State)>> = BTreeMap::new();
             let mut next = now.plus(LOOK_INTERVAL);
             for replica in replicas.all() {
-                let Some(leader) = replica.beats_as() else { continue };
+                let Some(state) = replica.beats_as() else { continue };
                 let timing = replica.timing();
                 next = next.min(instant(beat_of(now, &timing) + 1, &timing));
                 if beat_of(now, &timing) == beat_of(before, &timing) {
                     continue;
                 }
                 for to in replica.followers() {
-                    due.entry(to).or_default().push((replica.beater(), leader));
+                    due.entry(to).or_default().push((replica.beater(), state));
                 }
             }
             for (to, beats) in due {
@@ -145,18 +153,18 @@ impl Heartbeats {
     }
 
     /// Sends beats to a node, and has each credited when it is answered.
-    fn send(&self, to: NodeId, beats: Vec<(Beater, LeaderId)>) {
+    fn send(&self, to: NodeId, beats: Vec<(Beater, State)>) {
         if self.is_older(to) {
             return;
         }
         let (this, link) = (self.clone(), self.link(to));
         // Sampled before any of them can reach the wire: an earlier instant claims less.
         let sent = Moment::now(&self.inner.clock);
-        let asked = beats.into_iter().map(move |(beater, leader)| {
+        let asked = beats.into_iter().map(move |(beater, state)| {
             let (this, link) = (this.clone(), link.clone());
             async move {
-                match link.call((beater.pulse.shard(), leader), BEAT_BYTES).await {
-                    Ok(Some(reply)) => beater.answered(to, leader, sent, reply),
+                match link.call((beater.pulse.shard(), state), BEAT_BYTES).await {
+                    Ok(Some(reply)) => beater.answered(to, state.leader, sent, reply),
                     // No such replica there (yet).
                     Ok(None) => {}
                     Err(Failed::Lost(status) | Failed::NotSent(status)) if status.code() == Code::Unimplemented => {
@@ -214,12 +222,15 @@ async fn open(
     Ok(replies.map(|message| Ok(message?.replies.into_iter().map(|r| (r.number, r.reply)).collect())).boxed())
 }
 
-/// One message. Who leads a shard is said once, until it changes; `said` is who was named last on this stream.
-fn batch(target: Option<pb::Target>, sending: Sending<Beat>, said: &mut BTreeMap<ShardId, LeaderId>) -> pb::BeatBatch {
-    let beats = sending.requests.into_iter().map(|(number, (shard, leader))| {
-        let news = said.insert(shard, leader) != Some(leader);
-        let leader = news.then_some(pb::LeaderId { term: leader.term, node: leader.node.0 });
-        pb::HeartBeat { number, shard: shard.0, leader }
+/// One message. What was said of a shard is not said again until it changes; `said` is what was said last on this stream.
+fn batch(target: Option<pb::Target>, sending: Sending<Beat>, said: &mut BTreeMap<ShardId, State>) -> pb::BeatBatch {
+    let beats = sending.requests.into_iter().map(|(number, (shard, state))| {
+        let before = said.insert(shard, state);
+        let leader_to_pb = |leader: LeaderId| pb::LeaderId { term: leader.term, node: leader.node.0 };
+        let leader = Some(state.leader).filter(|leader| before.map(|b| b.leader) != Some(*leader));
+        let committed = state.committed.filter(|id| before.and_then(|b| b.committed) != Some(*id));
+        let committed = committed.map(|id| pb::LogId { leader: Some(leader_to_pb(id.leader)), index: id.index });
+        pb::HeartBeat { number, shard: shard.0, leader: leader.map(leader_to_pb), committed }
     });
     pb::BeatBatch { target, beats: beats.collect(), dropped: sending.dropped }
 }
@@ -264,14 +275,14 @@ mod tests {
         let pulse =
             Arc::new(Pulse::new(ShardId(7), clock, Arc::new(QuorumAcks::new(NodeId(1), timing.promise())), &timing));
         let beater = Beater { heartbeats: heartbeats.clone(), pulse, ask: Arc::new(|| {}) };
-        let leader = LeaderId { term: 3, node: NodeId(1) };
+        let state = State { leader: LeaderId { term: 3, node: NodeId(1) }, committed: None };
         assert!(!heartbeats.is_older(to));
-        beater.beat(leader, [to]);
+        beater.beat(state, [to]);
         while !heartbeats.is_older(to) {
             tokio::task::yield_now().await;
         }
         let calls = older.0.load(Ordering::Relaxed);
-        beater.beat(leader, [to]);
+        beater.beat(state, [to]);
         for _ in 0..100 {
             tokio::task::yield_now().await;
         }
@@ -281,16 +292,30 @@ mod tests {
 
     #[test]
     fn who_leads_is_said_once() {
-        let leader = |term| LeaderId { term, node: NodeId(1) };
+        let state = |term| State { leader: LeaderId { term, node: NodeId(1) }, committed: None };
         let mut said = BTreeMap::new();
         let mut batch = |requests: &[(u64, u64, u64)]| {
-            let requests = requests.iter().map(|(n, shard, term)| (*n, (ShardId(*shard), leader(*term)))).collect();
+            let requests = requests.iter().map(|(n, shard, term)| (*n, (ShardId(*shard), state(*term)))).collect();
             let made = batch(None, Sending { first: false, requests, dropped: vec![] }, &mut said);
             made.beats.into_iter().map(|b| b.leader.map(|l| l.term)).collect::<Vec<_>>()
         };
         assert_eq!(batch(&[(1, 7, 3), (2, 8, 5)]), [Some(3), Some(5)]);
         assert_eq!(batch(&[(3, 7, 3), (4, 8, 6)]), [None, Some(6)]);
         assert_eq!(batch(&[(5, 8, 6), (6, 8, 5), (7, 8, 6)]), [None, Some(5), Some(6)], "whatever it was before");
+    }
+
+    #[test]
+    fn what_is_committed_is_said_when_it_has_changed() {
+        let leader = LeaderId { term: 3, node: NodeId(1) };
+        let mut said = BTreeMap::new();
+        let mut batch = |committed: Option<u64>| {
+            let committed = committed.map(|index| LogId { leader, index });
+            let requests = vec![(1, (ShardId(7), State { leader, committed }))];
+            let made = batch(None, Sending { first: false, requests, dropped: vec![] }, &mut said);
+            made.beats[0].committed.map(|id| id.index)
+        };
+        let asked = [None, Some(4), Some(4), Some(6), Some(6)];
+        assert_eq!(asked.map(&mut batch), [None, Some(4), None, Some(6), None]);
     }
 
     #[test]

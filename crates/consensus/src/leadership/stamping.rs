@@ -256,8 +256,8 @@ async fn order(this: &Arc<Leadership>, floor: Timestamp, body: pb::command::Body
 }
 
 /// Sees to it that a barrier that is wanted gets into the log: one at a time, again while it is refused. Does not wait until
-/// it is committed: its quorum may lack room for it, and an entry that is refused meanwhile leaves a gap above it, which
-/// needs a barrier of its own. Ends with the leadership.
+/// it is synced or committed: this node's disk may stall, its quorum may lack room for it, and an entry that is refused
+/// meanwhile leaves a gap above it, which needs a barrier of its own. Ends with the leadership.
 pub(super) async fn keep_barriers(this: Arc<Leadership>) {
     while this.while_leading(this.barrier_is_wanted()).await.is_ok() {
         while let Err(ConsensusError::NotLeader(_)) = this.while_leading(this.append_barrier()).await {

@@ -1,7 +1,7 @@
-//! Moving a group's leadership, and changing who its members are.
+//! Who may lead a group, and changing who its members are.
 
 use super::{Replica, TRANSFER_LAG_MAX, stopped};
-use crate::error::{ConsensusError, NotLeader};
+use crate::error::ConsensusError;
 use crate::raft_types::Member;
 use meridian_clock::Mono;
 use meridian_types::NodeId;
@@ -10,31 +10,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 impl Replica {
-    /// Moves the leadership to `to`: ends the lease, puts a barrier above every promise into the log, then transfers (R4).
-    pub async fn transfer_leader(&self, to: NodeId) -> Result<(), ConsensusError> {
-        let leadership = self.leadership().ok_or_else(|| self.not_leader())?;
-        if to == self.node() {
-            return Ok(());
-        }
-        if let Some(to) = leadership.successor() {
-            return Err(NotLeader { hint: Some(to) }.into());
-        }
-        if !self.is_fit_to_lead(to) {
-            return Err(ConsensusError::UnfitToLead { to });
-        }
-        let handover = leadership.pause(to);
-        // Bounded: until then nobody is served.
-        let barrier = tokio::time::timeout(self.timing().promise(), leadership.append_barrier());
-        barrier.await.map_err(|_| ConsensusError::NotProven)??;
-        handover.settle();
-        let raft = self.raft();
-        raft.trigger().transfer_leader(to.0).await.map_err(stopped)?;
-        let limit = self.timing().promise() * 2;
-        let wait = raft.wait(Some(limit));
-        let moved = wait.metrics(|m| m.current_leader.is_some_and(|l| l != m.id), "another leader");
-        moved.await.map(|_| ()).map_err(stopped)
-    }
-
     /// Whether `to` is a voter that lacks at most a few entries.
     pub fn is_caught_up(&self, to: NodeId) -> bool {
         let metrics = self.raft().data_metrics();

@@ -6,6 +6,7 @@
 
 use super::stopped;
 use crate::apply::{ApplyWorker, LogSide, Position, StateMachine};
+use crate::ballots::Ballots;
 use crate::config::raft_config;
 use crate::early::outcomes::Outcomes;
 use crate::error::ConsensusError;
@@ -34,6 +35,8 @@ pub(crate) struct Running {
     pub(crate) raft: Raft,
     /// What beats for it while it leads.
     pub(crate) beater: Beater,
+    /// Votes that it has been given without asking.
+    pub(crate) ballots: Ballots,
     /// Where its state machine stands. Ends with the state machine.
     pub(crate) position: watch::Receiver<Position>,
     /// It was shut down, so that another one can be built.
@@ -100,6 +103,7 @@ impl Builder {
         )
         .map_err(stopped)?;
         let pulse = Arc::new(Pulse::new(self.shard, self.clock.clone(), self.acks.clone(), &timing));
+        let ballots = Ballots::default();
         let network = Network {
             cluster: self.cluster.clone(),
             shard: self.shard,
@@ -111,6 +115,7 @@ impl Builder {
             heartbeats: self.heartbeats.clone(),
             pulse: pulse.clone(),
             granted: Granted::default(),
+            ballots: ballots.clone(),
             acceptor: acceptor.clone(),
         };
         let config = raft_config(&timing, &self.cluster).map_err(stopped)?;
@@ -121,6 +126,6 @@ impl Builder {
         let membership = membership.map_err(stopped)?;
         acceptor.learn_membership(&membership);
         let beater = Beater::new(self.heartbeats.clone(), pulse, raft.clone());
-        Ok(Running { timing, raft, beater, position, closed: AtomicBool::new(false) })
+        Ok(Running { timing, raft, beater, ballots, position, closed: AtomicBool::new(false) })
     }
 }

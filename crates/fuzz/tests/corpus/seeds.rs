@@ -62,6 +62,8 @@ fn of_fixture(name: &str, bytes: Bytes) -> Vec<Seed> {
         "meridian.internal.v1.AppendReply" => whole("raft_append_reply"),
         "meridian.internal.v1.VoteRequest"
         | "meridian.internal.v1.VoteReply"
+        | "meridian.internal.v1.VotedRequest"
+        | "meridian.internal.v1.VotedReply"
         | "meridian.internal.v1.TransferLeaderRequest"
         | "meridian.internal.v1.TransferLeaderReply" => whole("raft_election"),
         "meridian.internal.v1.SnapshotChunk" => {

@@ -85,7 +85,7 @@ fn mutate(target: Option<pb::Target>) -> pb::MutateRequest {
 }
 
 fn beats() -> pb::BeatBatch {
-    let beat = |(number, leader)| pb::HeartBeat { number, shard: 4, leader };
+    let beat = |(number, leader)| pb::HeartBeat { number, shard: 4, leader, committed: None };
     let beats = [(900, Some(leader())), (901, None)].map(beat).into();
     pb::BeatBatch { target: target(), beats, dropped: vec![7, 8] }
 }
@@ -220,7 +220,8 @@ fn appends() -> Vec<Fixture> {
     let packed = pb::AppendRequest { packed: b"a frame".to_vec().into(), ..heartbeat.clone() };
     let matched = Reply::Matched(Matched { log_id: Some(log_id(46)) });
     let unpacks = pb::AppendReply { result: Some(matched), unpacks: true, ..pb::AppendReply::default() };
-    let promises = pb::AppendReply { result: Some(matched), unpacks: true, promise_ms: 600, holding: true };
+    let promises = pb::AppendReply { promise_ms: 600, holding: true, ..unpacks.clone() };
+    let ballots = pb::AppendReply { takes_ballots: true, ..promises.clone() };
     let kinds = [
         ("matched", Reply::Matched(Matched { log_id: Some(log_id(46)) })),
         ("matched-nothing", Reply::Matched(Matched { log_id: None })),
@@ -238,6 +239,7 @@ fn appends() -> Vec<Fixture> {
         fixture("meridian.internal.v1.PackedEntries", "every-entry", pb::PackedEntries { entries: entries() }),
         fixture("meridian.internal.v1.AppendReply", "unpacks", unpacks),
         fixture("meridian.internal.v1.AppendReply", "promises", promises),
+        fixture("meridian.internal.v1.AppendReply", "ballots", ballots),
     ];
     requests.into_iter().chain(kinds.map(reply)).collect()
 }
@@ -251,12 +253,23 @@ fn elections() -> Vec<Fixture> {
         pre_vote: true,
     };
     let reply = pb::VoteReply { vote: vote(), granted: true, last_log_id: Some(log_id(41)) };
-    let transfer =
-        pb::TransferLeaderRequest { target: target(), from_leader: vote(), to_node: 3, last_log_id: Some(log_id(41)) };
+    let transfer = pb::TransferLeaderRequest {
+        target: target(),
+        from_leader: vote(),
+        to_node: 3,
+        last_log_id: Some(log_id(41)),
+        ..pb::TransferLeaderRequest::default()
+    };
+    let tail = pb::AppendRequest { vote: vote(), prev: Some(log_id(40)), ..pb::AppendRequest::default() };
+    let ballot = pb::TransferLeaderRequest { vote: Some(reply.clone()), tail: Some(tail), ..transfer.clone() };
+    let voted = pb::VotedRequest { target: target(), vote: Some(reply.clone()) };
     vec![
         fixture("meridian.internal.v1.VoteRequest", "all", request),
         fixture("meridian.internal.v1.VoteReply", "all", reply),
         fixture("meridian.internal.v1.TransferLeaderRequest", "all", transfer),
+        fixture("meridian.internal.v1.TransferLeaderRequest", "ballot", ballot),
+        fixture("meridian.internal.v1.VotedRequest", "all", voted),
+        fixture("meridian.internal.v1.VotedReply", "all", pb::VotedReply {}),
         fixture("meridian.internal.v1.TransferLeaderReply", "done", pb::TransferLeaderReply { vote_changed: None }),
         fixture(
             "meridian.internal.v1.TransferLeaderReply",
@@ -349,6 +362,11 @@ fn requests() -> Vec<Fixture> {
         fixture("meridian.internal.v1.Acceptances", "all", acceptances()),
         fixture("meridian.internal.v1.AcceptReply", "all", pb::AcceptReply {}),
         fixture("meridian.internal.v1.BeatBatch", "all", beats()),
+        fixture("meridian.internal.v1.BeatBatch", "committed", {
+            let mut batch = beats();
+            batch.beats.iter_mut().for_each(|beat| beat.committed = Some(log_id(40)));
+            batch
+        }),
         fixture("meridian.internal.v1.BeatReplies", "all", beat_replies()),
         fixture("meridian.internal.v1.AppendRequest", "origins", counted_append()),
         fixture("meridian.internal.v1.AppendRequest", "lead-time", leading_append()),
