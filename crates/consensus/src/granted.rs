@@ -45,9 +45,13 @@ impl Grant {
         (granted && agree).then_some(Self { leader: request.vote.leader_id, last: theirs })
     }
 
-    /// What the voter has said already about an append of these entries, if that is any news; without entries it is none.
+    /// What the voter has said already about an append of these entries, if that is any news. Without entries it is a
+    /// question, or tells of a commit: the entries that follow tell of it too, for the leader's own are still to come.
     fn answer(&self, prev: Option<RaftLogId>, entries: &[RaftEntry]) -> Option<StreamAppendResult<Raftish>> {
-        let end = entries.last()?.log_id;
+        let Some(end) = entries.last().map(|e| e.log_id) else {
+            let known = prev?.index <= self.last.index;
+            return Some(if known { Ok(prev) } else { Err(StreamAppendError::Conflict(prev?)) });
+        };
         match prev {
             _ if end.index <= self.last.index => Some(Ok(Some(end))),
             Some(prev) if prev.index > self.last.index => Some(Err(StreamAppendError::Conflict(prev))),
@@ -246,11 +250,17 @@ mod tests {
     }
 
     #[test]
-    fn commits_are_sent_and_change_nothing() {
+    fn questions_without_entries_are_answered_too() {
         let votes = after_vote(id(OLD, 100), Some(id(OLD, 90)), true);
-        let commit = AppendEntriesRequest { entries: Vec::new(), ..append(NEW, 50, 50) };
-        assert_eq!(votes.answer(VOTER, &commit), None);
-        assert!(votes.answer(VOTER, &append(NEW, 50, 60)).is_some());
+        let question = |next| AppendEntriesRequest { entries: Vec::new(), ..append(NEW, next, next) };
+        for prev in [49, 90] {
+            assert_eq!(votes.answer(VOTER, &question(prev + 1)), Some(Ok(Some(id(OLD, prev)))));
+        }
+        let conflict = Some(Err(StreamAppendError::Conflict(id(OLD, 91))));
+        assert_eq!(votes.answer(VOTER, &question(92)), conflict);
+        assert_eq!(votes.answer(VOTER, &question(0)), None, "nothing is asked");
+        votes.change(VOTER, NEW);
+        assert_eq!(votes.answer(VOTER, &question(50)), None, "it is sent once anything else was");
     }
 
     #[test]

@@ -22,6 +22,7 @@ pub mod config;
 #[cfg(test)]
 mod conformance;
 mod delay;
+mod dial;
 mod early;
 mod error;
 mod events;
@@ -59,6 +60,7 @@ mod timing_log;
 pub use apply::{EntryMutations, StateMachine, Undecodable};
 pub use backlog::{Backlog, FlushLags};
 pub use campaign::place;
+pub use dial::keep_dialled;
 pub use early::{Acceptances, Awaited};
 pub use error::{ConsensusError, NotLeader};
 pub use gossip::Gossip;

@@ -47,7 +47,6 @@ use openraft::type_config::alias::SnapshotOf;
 use openraft::type_config::alias::VoteOf;
 use std::collections::VecDeque;
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
@@ -306,11 +305,10 @@ impl NetStreamAppend<Raftish> for PeerLink {
             let unanswered = Unanswered::default();
             let (sent, clock) = (unanswered.clone(), self.network.clock.clone());
             let mut target = Some(self.target());
-            let unpacks = Arc::new(AtomicBool::new(false));
-            let (may_pack, packer) = (unpacks.clone(), self.packer());
+            let packer = self.packer();
             let requests = input.map(move |request| {
                 let mut message = append_to_pb(&request, target.take());
-                if let Some(packer) = packer.as_ref().filter(|_| may_pack.load(Ordering::Relaxed)) {
+                if let Some(packer) = packer.as_ref().filter(|packer| packer.may_pack(to)) {
                     packer.pack(&mut message);
                 }
                 // Once is enough: all requests of a stream are of one leadership.
@@ -336,11 +334,14 @@ impl NetStreamAppend<Raftish> for PeerLink {
                 Ok(reply) => reply.map_err(|e| network_error(&e))?.into_inner(),
             };
             let link: &'s Self = self;
-            let answers = futures::stream::unfold(Some((replies, unanswered, unpacks)), move |state| async move {
-                let (mut replies, unanswered, unpacks) = state?;
-                let answer = link.next_answer(&mut replies, &unanswered, &unpacks).await?;
+            let answers = futures::stream::unfold(Some((replies, unanswered)), move |state| async move {
+                let (mut replies, unanswered) = state?;
+                let answer = link.next_answer(&mut replies, &unanswered).await?;
                 let go_on = matches!(answer, Ok(Ok(_))) && !unanswered.is_complete();
-                Some((answer, go_on.then_some((replies, unanswered, unpacks))))
+                if answer.is_err() {
+                    link.network.packer.learn(link.to, false);
+                }
+                Some((answer, go_on.then_some((replies, unanswered))))
             });
             Ok(answers.boxed())
         })
@@ -353,7 +354,6 @@ impl PeerLink {
         &self,
         replies: &mut tonic::Streaming<pb::AppendReply>,
         unanswered: &Unanswered,
-        unpacks: &AtomicBool,
     ) -> Option<AppendAnswer> {
         let reply = loop {
             match tokio::time::timeout(STALL_LIMIT, replies.message()).await {
@@ -368,7 +368,7 @@ impl PeerLink {
                 }
             }
         };
-        unpacks.store(reply.unpacks, Ordering::Relaxed);
+        self.network.packer.learn(self.to, reply.unpacks);
         let Some(sent) = unanswered.pop() else {
             return Some(Err(RPCError::Network(NetworkError::from_string("an answer without a request"))));
         };

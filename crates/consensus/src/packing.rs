@@ -2,14 +2,17 @@
 //!
 //! A sender packs for a receiver that has said that it can unpack (an older node cannot), and only what is worth it. Each
 //! message is packed for itself, so nothing depends on what came before it, and all streams of a node share what packing
-//! takes: a context has up to a megabyte, and a node may have thousands of streams.
+//! takes: a context has up to a megabyte, and a node may have thousands of streams. They also share what is known of the
+//! receivers: the first message of a new leader, which brings all that its followers lack, is the one most worth packing.
 
 use crate::codec::Malformed;
 use crate::peers::MESSAGE_BYTES_MAX;
 use bytes::Bytes;
 use meridian_proto::internal::v1 as pb;
+use meridian_types::NodeId;
 use prost::Message as _;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use zstd_safe::{CCtx, CParameter};
 
 /// Fewer bytes than this are sent as they are: a lone small write gains nothing.
@@ -26,6 +29,7 @@ const IDLE_MAX: usize = 2;
 #[derive(Clone, Default)]
 pub struct Packer {
     idle: Arc<Mutex<Vec<CCtx<'static>>>>,
+    unpack: Arc<RwLock<BTreeSet<NodeId>>>,
 }
 
 impl std::fmt::Debug for Packer {
@@ -37,6 +41,23 @@ impl std::fmt::Debug for Packer {
 impl Packer {
     fn idle(&self) -> MutexGuard<'_, Vec<CCtx<'static>>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a node has said that it unpacks.
+    pub(crate) fn may_pack(&self, to: NodeId) -> bool {
+        self.unpack.read().unwrap_or_else(PoisonError::into_inner).contains(&to)
+    }
+
+    /// What a node has said of that; after a broken connection, when it may be replaced by an older one, nothing is known.
+    pub(crate) fn learn(&self, node: NodeId, unpacks: bool) {
+        if self.may_pack(node) != unpacks {
+            let mut unpack = self.unpack.write().unwrap_or_else(PoisonError::into_inner);
+            if unpacks {
+                unpack.insert(node)
+            } else {
+                unpack.remove(&node)
+            };
+        }
     }
 
     /// `None` if the library cannot: what was to be packed goes unpacked then.

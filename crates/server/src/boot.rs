@@ -20,7 +20,7 @@ use meridian_catalog::{Catalog, Cluster, NewCluster, RttMatrix, form_cluster, ti
 use meridian_clock::{Clock, Mono};
 use meridian_consensus::{
     Acceptances, BYTES_PER_SECOND_DEFAULT, Charge, Gossip, Heartbeats, Member, NodeMemory, PeerAddress, Peers, Replica,
-    ReplicaOptions, Replicas, Transfers,
+    ReplicaOptions, Replicas, Transfers, keep_dialled,
 };
 use meridian_proto::internal::v1 as pb;
 use meridian_storage::Store;
@@ -169,10 +169,12 @@ pub async fn boot(config: NodeConfig, environment: Environment) -> Result<Booted
     let first = config.form.as_ref().map(|f| f.first);
     let (gossip, telling) = (ctx.gossip.clone(), ctx.clone());
     let (heartbeats, replicas) = (ctx.heartbeats.clone(), ctx.replicas.clone());
-    let work: [BoxFuture<'static, ()>; 11] = [
+    let peers = ctx.peers.clone();
+    let work: [BoxFuture<'static, ()>; 12] = [
         watch_disk(ctx.store.clone()).boxed(),
         async move { gossip.run().await }.boxed(),
         async move { heartbeats.run(&replicas).await }.boxed(),
+        async move { keep_dialled(&peers).await }.boxed(),
         async move { telling.acceptances.run(telling.replicas.cluster().clone(), telling.peers.clone()).await }.boxed(),
         follow_catalog(ctx.clone(), changed).boxed(),
         Host::new(ctx.clone(), membership.max_offset).run().boxed(),

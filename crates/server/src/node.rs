@@ -159,6 +159,10 @@ fn serve(
 ) -> Result<(), StartError> {
     let to_tokio = |l: TcpListener| {
         l.set_nonblocking(true)?;
+        if let Err(e) = meridian_transport::keep_steady(&l) {
+            // It works all the same.
+            tracing::warn!("connections keep the system's congestion control: {e}");
+        }
         tokio::net::TcpListener::from_std(l)
     };
     let listen = |source| StartError::Listen { address: ctx.grpc_address.clone(), source };

@@ -4,16 +4,19 @@
 //! [`Tcp`] in every real process, a simulated network in tests. Everything above, codecs, services, retries and
 //! deadlines, is the same code on both.
 //!
-//! * [`Channel`]: a connection, and [`Meter`]: what went over it. * [`Calls`] and [`Answers`]: many calls over one long-lived stream, in batches.
+//! * [`Channel`]: a connection, [`Meter`]: what went over it, and [`keep_steady`]: its congestion control.
+//! * [`Calls`] and [`Answers`]: many calls over one long-lived stream, in batches.
 
 mod answers;
 mod calls;
+mod congestion;
 mod meter;
 #[cfg(test)]
 mod tests;
 
 pub use answers::{Answers, Begun, Done, Limits};
 pub use calls::{Calls, Failed, Incoming, Outgoing, Sending};
+pub use congestion::keep_steady;
 pub use meter::Meter;
 
 use meter::MeteredConnector;

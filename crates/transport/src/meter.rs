@@ -1,6 +1,6 @@
 //! Counting the bytes of connections, as TCP carries them: framing, headers and compression included.
 
-use hyper_util::client::legacy::connect::HttpConnector;
+use crate::congestion::keep_steady;
 use hyper_util::rt::TokioIo;
 use std::future::Future;
 use std::io::{self, IoSlice};
@@ -8,8 +8,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tonic::transport::{Endpoint, Uri};
 use tower_service::Service;
 
@@ -38,34 +39,62 @@ impl Meter {
 /// Makes TCP connections that count.
 #[derive(Clone)]
 pub(crate) struct MeteredConnector {
-    tcp: HttpConnector,
+    nodelay: bool,
+    /// Until one of an endpoint's addresses has answered.
+    limit: Option<Duration>,
     meter: Meter,
 }
 
 impl MeteredConnector {
     /// With the endpoint's choices for TCP; what it says of timeouts, tonic sees to.
     pub(crate) fn new(endpoint: &Endpoint, meter: &Meter) -> Self {
-        let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false);
-        tcp.set_nodelay(endpoint.get_tcp_nodelay());
-        tcp.set_connect_timeout(endpoint.get_connect_timeout());
-        Self { tcp, meter: meter.clone() }
+        Self { nodelay: endpoint.get_tcp_nodelay(), limit: endpoint.get_connect_timeout(), meter: meter.clone() }
     }
 }
 
 impl Service<Uri> for MeteredConnector {
     type Response = TokioIo<Metered>;
-    type Error = <HttpConnector as Service<Uri>>::Error;
+    type Error = io::Error;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        Service::<Uri>::poll_ready(&mut self.tcp, cx)
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let (connect, meter) = (self.tcp.call(uri), self.meter.clone());
-        Box::pin(async move { Ok(TokioIo::new(Metered { stream: connect.await?.into_inner(), meter })) })
+        let Self { nodelay, limit, meter } = self.clone();
+        Box::pin(async move {
+            let connected = connect(&uri);
+            let stream = match limit {
+                Some(limit) => tokio::time::timeout(limit, connected).await.map_err(io::Error::from)??,
+                None => connected.await?,
+            };
+            stream.set_nodelay(nodelay)?;
+            Ok(TokioIo::new(Metered { stream, meter }))
+        })
     }
+}
+
+/// Connects to the first address of a URI's host that answers.
+///
+/// Not with hyper's connector, because the congestion control has to be chosen before the connection is there: one that was
+/// ever BBR's is paced for good, which holds back the first kilobytes after a pause by more than a round trip's fraction.
+async fn connect(uri: &Uri) -> io::Result<TcpStream> {
+    let host = uri.host().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "an address without a host"))?;
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let mut refused = io::Error::new(io::ErrorKind::NotFound, "a host without an address");
+    for address in tokio::net::lookup_host((host, uri.port_u16().unwrap_or(80))).await? {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        if let Err(e) = keep_steady(&socket) {
+            // It works all the same.
+            tracing::debug!("a connection keeps the system's congestion control: {e}");
+        }
+        match socket.connect(address).await {
+            Ok(stream) => return Ok(stream),
+            Err(e) => refused = e,
+        }
+    }
+    Err(refused)
 }
 
 /// A TCP connection whose bytes are counted.

@@ -86,6 +86,8 @@ impl Replica {
 
     /// Another voter has given its vote to this replica.
     pub(crate) fn voted(&self, voter: NodeId, ballot: Ballot) {
+        // Nodes knew how to unpack before they knew ballots.
+        self.builder.memory.packer.learn(voter, true);
         self.running().ballots.cast(voter, ballot);
     }
 
