@@ -85,7 +85,7 @@ pub fn election(data: &[u8]) {
         check(m.vote, m.last_log_id);
     }
     if let Some(m) = message::<pb::VoteReply>(data) {
-        if let Ok(Some(ballot)) = codec::ballot_from_pb(m.clone()) {
+        if let Ok(Some(ballot)) = codec::ballot_from_pb(m) {
             assert!(m.granted);
             assert_eq!(codec::ballot_from_pb(codec::ballot_to_pb(&ballot)), Ok(Some(ballot)));
         }

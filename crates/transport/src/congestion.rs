@@ -20,11 +20,6 @@ const STEADY: [&str; 2] = ["cubic", "reno"];
 #[cfg(target_os = "linux")]
 pub fn keep_steady(socket: &impl std::os::fd::AsFd) -> io::Result<Option<String>> {
     let socket = socket2::SockRef::from(socket);
-    let name = |socket: &socket2::Socket| {
-        // As long as the kernel's longest name, filled up with zeros.
-        let name = socket.tcp_congestion()?;
-        Ok::<_, io::Error>(String::from_utf8_lossy(&name).trim_end_matches('\0').to_owned())
-    };
     if name(&socket)?.starts_with("bbr") {
         let mut refused = Ok(());
         for control in STEADY {
@@ -38,6 +33,14 @@ pub fn keep_steady(socket: &impl std::os::fd::AsFd) -> io::Result<Option<String>
     name(&socket).map(Some)
 }
 
+/// What a socket uses.
+#[cfg(target_os = "linux")]
+fn name(socket: &socket2::Socket) -> io::Result<String> {
+    // As long as the kernel's longest name, filled up with zeros.
+    let name = socket.tcp_congestion()?;
+    Ok(String::from_utf8_lossy(&name).trim_end_matches('\0').to_owned())
+}
+
 /// Elsewhere than on Linux the system's choice stays.
 #[cfg(not(target_os = "linux"))]
 pub fn keep_steady<S>(_: &S) -> io::Result<Option<String>> {
@@ -49,11 +52,6 @@ mod tests {
     use super::*;
     use std::net::{TcpListener, TcpStream};
 
-    fn control(stream: &TcpStream) -> String {
-        let name = socket2::SockRef::from(stream).tcp_congestion().unwrap();
-        String::from_utf8_lossy(&name).trim_end_matches('\0').to_owned()
-    }
-
     #[test]
     fn bbr_gives_way_on_both_ends_and_nothing_else_does() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -61,14 +59,14 @@ mod tests {
         assert!(!listens.starts_with("bbr"), "{listens}");
         let made = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (accepted, _) = listener.accept().unwrap();
-        assert_eq!(control(&accepted), listens);
+        assert_eq!(name(&socket2::SockRef::from(&accepted)).unwrap(), listens);
         // Reno may be chosen everywhere, BBR where the system has it.
         for chosen in ["reno", "bbr"] {
             if socket2::SockRef::from(&made).set_tcp_congestion(chosen.as_bytes()).is_err() {
                 continue;
             }
             let now = keep_steady(&made).unwrap().unwrap();
-            assert_eq!(now, control(&made));
+            assert_eq!(now, name(&socket2::SockRef::from(&made)).unwrap());
             assert!(if chosen == "reno" { now == "reno" } else { STEADY.contains(&now.as_str()) }, "{chosen}: {now}");
         }
     }

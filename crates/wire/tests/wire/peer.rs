@@ -220,8 +220,8 @@ fn appends() -> Vec<Fixture> {
     let packed = pb::AppendRequest { packed: b"a frame".to_vec().into(), ..heartbeat.clone() };
     let matched = Reply::Matched(Matched { log_id: Some(log_id(46)) });
     let unpacks = pb::AppendReply { result: Some(matched), unpacks: true, ..pb::AppendReply::default() };
-    let promises = pb::AppendReply { promise_ms: 600, holding: true, ..unpacks.clone() };
-    let ballots = pb::AppendReply { takes_ballots: true, ..promises.clone() };
+    let promises = pb::AppendReply { promise_ms: 600, holding: true, ..unpacks };
+    let ballots = pb::AppendReply { takes_ballots: true, ..promises };
     let kinds = [
         ("matched", Reply::Matched(Matched { log_id: Some(log_id(46)) })),
         ("matched-nothing", Reply::Matched(Matched { log_id: None })),
@@ -261,8 +261,8 @@ fn elections() -> Vec<Fixture> {
         ..pb::TransferLeaderRequest::default()
     };
     let tail = pb::AppendRequest { vote: vote(), prev: Some(log_id(40)), ..pb::AppendRequest::default() };
-    let ballot = pb::TransferLeaderRequest { vote: Some(reply.clone()), tail: Some(tail), ..transfer.clone() };
-    let voted = pb::VotedRequest { target: target(), vote: Some(reply.clone()) };
+    let ballot = pb::TransferLeaderRequest { vote: Some(reply), tail: Some(tail), ..transfer.clone() };
+    let voted = pb::VotedRequest { target: target(), vote: Some(reply) };
     vec![
         fixture("meridian.internal.v1.VoteRequest", "all", request),
         fixture("meridian.internal.v1.VoteReply", "all", reply),

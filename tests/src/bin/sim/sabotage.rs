@@ -37,6 +37,7 @@ fn faults(sabotage: Sabotage) -> Option<&'static str> {
     match sabotage {
         Sabotage::ProposeUnfenced => Some("leader,transfer"),
         Sabotage::LeaveGap => Some("leader,one-way,flap"),
+        Sabotage::CountOldBallots => Some("transfer,flap,one-way"),
         Sabotage::OverlongLease | Sabotage::CountLearners | Sabotage::ClaimStrongest => Some("leader,partition"),
         Sabotage::LeaseDuringTransfer => Some("transfer,slow"),
         Sabotage::AcknowledgeUnsynced | Sabotage::VoteUnsynced | Sabotage::ApplyUnsynced => Some("power,disk"),
@@ -67,6 +68,11 @@ fn shown_by_test(sabotage: Sabotage) -> Option<&'static str> {
         Sabotage::AcceptResent => Some("entries_that_a_later_leader_sends_again_are_not_accepted"),
         // A voter has to end with an entry of an older leader than the candidate does, and not to be truncated before that.
         Sabotage::MatchOtherLeaders => Some("a_last_entry_of_another_leader_says_nothing"),
+        // The first entries for a voter wait for its vote; it would have to come after its request was given up.
+        Sabotage::BelieveLateVotes => Some("a_vote_that_comes_after_entries_were_sent_says_nothing"),
+        // The successor would have to stand for election by itself, in the very term in which it is called, and lack
+        // entries that the others have.
+        Sabotage::CountLongerLogs => Some("a_candidate_whose_log_is_behind_the_voters_has_no_vote"),
         _ => None,
     }
 }
