@@ -5,6 +5,7 @@ mod moving;
 #[cfg(test)]
 mod promises;
 mod running;
+mod serving;
 mod tasks;
 mod timers;
 mod transfer;
@@ -20,31 +21,30 @@ use crate::early::outcomes::Outcomes;
 use crate::early::{Acceptances, Awaited};
 use crate::error::{ConsensusError, NotLeader};
 use crate::heartbeats::{Beater, Heartbeats, State};
-use crate::leadership::{LeaderParts, Leadership, Proposal};
-use crate::lease::{Moment, QuorumAcks};
+use crate::leadership::{LeaderParts, Leadership};
+use crate::lease::QuorumAcks;
 use crate::log_cache::LogCache;
 use crate::log_store::LogStore;
-use crate::memory::{Charge, NodeMemory};
+use crate::memory::NodeMemory;
 use crate::peers::Peers;
 use crate::raft_types::{Member, Raft, RaftVote, Raftish};
 use crate::safe_time::SafeTime;
 use crate::sequencer::Closed;
 use crate::snapshot::{SnapshotMaker, Transfers};
 use meridian_clock::{Clock, Mono};
-use meridian_probe::{Event, ReadKind, Sabotage, emit, mark, sabotaged};
-use meridian_proto::internal::v1 as pb;
+use meridian_probe::{Event, Sabotage, emit, sabotaged};
 use meridian_proto::v1::RequestId;
 use meridian_storage::{DataView, DiskLevel, DiskSpace, Store};
-use meridian_types::{KeyRange, KeySpan, LogId, NodeId, RaftTiming, ShardId, TableId, Timestamp};
+use meridian_types::{KeyRange, LogId, NodeId, RaftTiming, ShardId, TableId, Timestamp};
 use openraft::async_runtime::watch::WatchReceiver;
-use openraft::metrics::RaftServerMetrics;
 use running::Builder;
 pub(crate) use running::Running;
+pub use serving::{Commit, ServeTimes};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 pub(crate) use voting::NoVote;
 
@@ -81,30 +81,6 @@ pub struct ReplicaOptions {
     pub heartbeats: Heartbeats,
     /// Tells other nodes what it has accepted.
     pub acceptances: Acceptances,
-}
-
-/// Where a mutation's time went at the leader, in nanoseconds; the parts follow one another.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ServeTimes {
-    /// Until the entry was stamped and handed over.
-    pub queue: u64,
-    /// Until the leader's log was synced or the entry committed, whichever came first.
-    pub fsync: u64,
-    /// Until the entry was committed.
-    pub quorum: u64,
-    /// Until it was applied.
-    pub apply: u64,
-    /// Everything, arrival to answer.
-    pub total: u64,
-}
-
-/// A mutation's outcome at the leader. It may be revealed only when its timestamp is past (rule W1).
-#[derive(Clone, Debug)]
-pub struct Commit {
-    /// What applying it came to.
-    pub outcome: pb::Outcome,
-    /// Where the time went.
-    pub times: ServeTimes,
 }
 
 /// See the module's documentation.
@@ -149,13 +125,6 @@ pub(crate) fn followers(raft: &Raft) -> Vec<NodeId> {
     let metrics = raft.server_metrics();
     let metrics = metrics.borrow_watched();
     metrics.membership_config.nodes().filter(|(id, _)| **id != metrics.id).map(|(id, _)| NodeId(*id)).collect()
-}
-
-fn presumed(metrics: &RaftServerMetrics<Raftish>) -> Option<NodeId> {
-    let vote = &metrics.vote;
-    // The term before the first has no votes.
-    let voted = (!vote.committed && vote.leader_id.term > 0).then_some(vote.leader_id.node_id);
-    metrics.current_leader.or(voted).map(NodeId)
 }
 
 impl Replica {
@@ -281,121 +250,6 @@ impl Replica {
         }
     }
 
-    /// Proposes a mutation that touches `span`; its commit timestamp will exceed `floor`. Returns when it is
-    /// applied here; the caller reveals it no earlier than its timestamp is past (rule W1). `charge` is held until the
-    /// entry is applied or known to be lost, whatever becomes of the caller. The voters tell `origin` once they have it.
-    ///
-    /// Cancel-safe for correctness: an entry that was handed over stays in flight.
-    pub async fn propose(
-        &self,
-        mutation: pb::Mutation,
-        span: KeySpan,
-        floor: Timestamp,
-        origin: Option<NodeId>,
-        charge: Charge,
-    ) -> Result<Commit, ConsensusError> {
-        let arrived = Mono::now();
-        self.check_clock(floor)?;
-        let leadership = self.leadership().ok_or_else(|| self.not_leader())?;
-        leadership.wait_handover().await;
-        if !sabotaged(Sabotage::StampOnFullDisk) {
-            // The catalog's entries are small, and dropping a table is one of them.
-            let worst = if self.shard == ShardId::CATALOG { DiskLevel::NearlyFull } else { DiskLevel::Enough };
-            self.disk().check(worst)?;
-        }
-        self.check_backlog()?;
-        let (reply, decided) = oneshot::channel();
-        leadership.propose(Proposal { mutation, span, floor, origin, arrived, charge, reply })?;
-        drop(leadership);
-        // Without an answer nobody knows: whatever was not stamped has been answered.
-        let decision = decided.await.map_err(|_| ConsensusError::Lost)??;
-        let committed = decision.committed.unwrap_or(decision.applied);
-        let synced = decision.synced.unwrap_or(committed).min(committed).max(decision.handed);
-        let nanos = |from: Mono, to: Mono| u64::try_from(to.since(from).as_nanos()).unwrap_or(u64::MAX);
-        let mut times = ServeTimes {
-            queue: nanos(decision.arrived, decision.handed),
-            fsync: nanos(decision.handed, synced),
-            quorum: nanos(synced, committed),
-            apply: nanos(committed, decision.applied),
-            total: nanos(decision.arrived, Mono::now()),
-        };
-        // The hop back from the completing task belongs to the last part.
-        times.apply += times.total.saturating_sub(times.queue + times.fsync + times.quorum + times.apply);
-        Ok(Commit { outcome: decision.outcome, times })
-    }
-
-    /// At the leader: reads the newest applied state, linearizably, but nothing above `upto`, which is not below true time
-    /// when the read was asked for. `read` gets the timestamp to read at and is called once; its answer stands only if
-    /// this function returns `Ok`.
-    pub async fn read_linearizable<T>(
-        &self,
-        span: &KeySpan,
-        upto: Timestamp,
-        read: impl FnOnce(Timestamp) -> T,
-    ) -> Result<(T, Timestamp), ConsensusError> {
-        let began = mark();
-        let leadership = self.open_leadership().await?;
-        let since = Moment::now(&self.clock);
-        leadership.while_leading(self.applied_up_to(leadership.read_point(span))).await?;
-        let applied = self.safe.applied();
-        let at = applied.min(upto);
-        let answer = read(at);
-        // Leadership is proven after the data was read (R6).
-        leadership.prove(since).await?;
-        self.answered(ReadKind::Linearizable, at, applied, span, began);
-        Ok((answer, at))
-    }
-
-    /// At the leader: the stamp up to which a follower must have applied to read `span` linearizably.
-    pub async fn read_index(&self, span: &KeySpan) -> Result<Timestamp, ConsensusError> {
-        let began = mark();
-        let leadership = self.open_leadership().await?;
-        let since = Moment::now(&self.clock);
-        let point = leadership.read_point(span);
-        let applied = self.safe.applied();
-        leadership.prove(since).await?;
-        self.answered(ReadKind::ReadIndex, point, applied, span, began);
-        Ok(point)
-    }
-
-    /// A read's answer stands.
-    fn answered(&self, kind: ReadKind, at: Timestamp, applied: Timestamp, span: &KeySpan, began: u64) {
-        emit(|| Event::Read { shard: self.shard, kind, at, applied, span: span.clone(), began });
-    }
-
-    async fn applied_up_to(&self, ts: Timestamp) -> Result<(), ConsensusError> {
-        self.safe.wait_applied(ts).await;
-        Ok(())
-    }
-
-    async fn open_leadership(&self) -> Result<Arc<Leadership>, ConsensusError> {
-        if !self.clock.is_safe() {
-            return Err(ConsensusError::ClockUnsafe);
-        }
-        let leadership = self.leadership().ok_or_else(|| self.not_leader())?;
-        if !sabotaged(Sabotage::ReadBeforeBarrier) {
-            leadership.wait_open().await?;
-        }
-        Ok(leadership)
-    }
-
-    /// Returns once this replica may answer a read of `span` at `at` from its own state: at once if `at` is safe
-    /// here; at the leader, after closing `at` and waiting for what is in flight below it.
-    pub async fn prepare_snapshot(&self, span: &KeySpan, at: Timestamp) -> Result<(), ConsensusError> {
-        let unsafely = sabotaged(Sabotage::ReadAboveSafeTime) && !self.is_leader();
-        if at <= self.safe.safe() || unsafely {
-            return Ok(());
-        }
-        self.check_clock(at)?;
-        let leadership = self.open_leadership().await?;
-        leadership.close_upto(at).await?;
-        let in_flight = leadership.in_flight_below(span, at);
-        if let Some(last) = in_flight.filter(|_| !sabotaged(Sabotage::SkipSnapshotWait)) {
-            leadership.while_leading(self.applied_up_to(last)).await?;
-        }
-        Ok(())
-    }
-
     /// At the leader: proposes that versions be collected which only reads below `to` can find; below what is safe to read
     /// here, and below every timestamp that is protected on this node. Nobody is told what becomes of it.
     pub fn raise_floor(&self, to: Timestamp) -> Result<(), ConsensusError> {
@@ -416,16 +270,6 @@ impl Replica {
     /// The GC floor that is durable, and so the one that old versions are collected below.
     pub fn durable_gc_floor(&self) -> Timestamp {
         Timestamp(self.snapshots.store.data.durable(self.shard).map_or(0, |state| state.gc_floor))
-    }
-
-    fn check_clock(&self, ts: Timestamp) -> Result<(), ConsensusError> {
-        if !self.clock.is_safe() {
-            return Err(ConsensusError::ClockUnsafe);
-        }
-        // Timestamps of this shard are ahead by its lead time (S6).
-        let limit = self.clock.now().latest.plus(self.max_offset).plus(self.lead_time());
-        let refused = ts > limit && !sabotaged(Sabotage::AcceptFuture);
-        if refused { Err(ConsensusError::FutureTimestamp { ts, limit }) } else { Ok(()) }
     }
 
     /// Whether the replica may stand for election: not while the node's clock is unsafe (rule W3), never before the lease
@@ -511,40 +355,6 @@ impl Replica {
 
     fn not_leader(&self) -> ConsensusError {
         NotLeader { hint: self.presumed_leader().filter(|l| *l != self.node()) }.into()
-    }
-
-    /// The leader as this replica knows it.
-    pub fn leader(&self) -> Option<NodeId> {
-        self.raft().server_metrics().borrow_watched().current_leader.map(NodeId)
-    }
-
-    /// Who leads as far as this replica knows, or whom it has voted for since: who asks that one early waits there
-    /// ([`await_leadership`](Self::await_leadership)).
-    pub fn presumed_leader(&self) -> Option<NodeId> {
-        presumed(&self.raft().server_metrics().borrow_watched())
-    }
-
-    /// Waits until somebody else is presumed to lead than now.
-    pub async fn wait_new_leader(&self) {
-        let mut running = self.running.subscribe();
-        let before = self.presumed_leader();
-        loop {
-            let raft = running.borrow_and_update().raft.clone();
-            let mut metrics = raft.server_metrics();
-            loop {
-                let leader = presumed(&metrics.borrow_watched());
-                if leader.is_some() && leader != before {
-                    return;
-                }
-                if metrics.changed().await.is_err() {
-                    break;
-                }
-            }
-            // This one has stopped: there will be none before another one runs. The sender lives in this replica.
-            if running.changed().await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        }
     }
 
     /// Whether this replica leads.

@@ -21,10 +21,11 @@ use openraft::RaftLogReader as _;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::raft::AppendEntriesRequest;
 use openraft::storage::RaftLogStorage as _;
+use std::sync::Arc;
 
 impl Replica {
     /// Moves the leadership to `to`: ends the lease, puts a barrier above every promise into the log, then transfers (R4).
-    pub async fn transfer_leader(&self, to: NodeId) -> Result<(), ConsensusError> {
+    pub async fn transfer_leader(self: &Arc<Self>, to: NodeId) -> Result<(), ConsensusError> {
         let leadership = self.leadership().ok_or_else(|| self.not_leader())?;
         if to == self.node() {
             return Ok(());
@@ -41,10 +42,16 @@ impl Replica {
         barrier.await.map_err(|_| ConsensusError::NotProven)??;
         let with_ballot = leadership.word(to).takes_ballots && self.tail_of(to).await.is_some();
         handover.settle();
-        if !(with_ballot && self.hand_to(&leadership, to).await?) {
-            // It has to ask for its votes.
-            self.raft().trigger().transfer_leader(to.0).await.map_err(stopped)?;
-        }
+        // On its own: whoever asked for the transfer may be gone by now, and there is no way back.
+        let this = self.clone();
+        let handed = tokio::spawn(async move {
+            if !(with_ballot && this.hand_to(&leadership, to).await?) {
+                // It has to ask for its votes.
+                this.raft().trigger().transfer_leader(to.0).await.map_err(stopped)?;
+            }
+            Ok::<_, ConsensusError>(())
+        });
+        handed.await.map_err(stopped)??;
         let limit = self.timing().promise() * 2;
         let raft = self.raft();
         let wait = raft.wait(Some(limit));

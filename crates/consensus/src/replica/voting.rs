@@ -1,4 +1,5 @@
-//! The replica as a voter: votes that it is asked for, votes that it gives before that, and waiting to be elected.
+//! The replica as a voter: votes that it is asked for, votes that it gives before that, who leads therefore, and waiting to
+//! be elected.
 
 use super::{Replica, stopped};
 use crate::ballots::Ballot;
@@ -12,6 +13,7 @@ use meridian_storage::DiskLevel;
 use meridian_types::NodeId;
 use openraft::ServerState;
 use openraft::async_runtime::watch::WatchReceiver;
+use openraft::metrics::RaftServerMetrics;
 use openraft::raft::{VoteRequest, VoteResponse};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -35,7 +37,50 @@ pub(super) fn succession(from: &RaftLeaderId, to: NodeId) -> RaftLeaderId {
     RaftLeaderId { term: from.term.saturating_add(1), node_id: to.0 }
 }
 
+fn presumed(metrics: &RaftServerMetrics<Raftish>) -> Option<NodeId> {
+    let vote = &metrics.vote;
+    // The term before the first has no votes.
+    let voted = (!vote.committed && vote.leader_id.term > 0).then_some(vote.leader_id.node_id);
+    metrics.current_leader.or(voted).map(NodeId)
+}
+
 impl Replica {
+    /// The leader as this replica knows it.
+    pub fn leader(&self) -> Option<NodeId> {
+        self.raft().server_metrics().borrow_watched().current_leader.map(NodeId)
+    }
+
+    /// Who leads as far as this replica knows, or whom it has voted for since: who asks that one early waits there
+    /// ([`await_leadership`](Self::await_leadership)).
+    pub fn presumed_leader(&self) -> Option<NodeId> {
+        presumed(&self.raft().server_metrics().borrow_watched())
+    }
+
+    /// Waits until somebody else is presumed to lead than now, or whoever is presumed to is known to.
+    pub async fn wait_new_leader(&self) {
+        let mut running = self.running.subscribe();
+        let before = self.raft().server_metrics().borrow_watched().vote;
+        loop {
+            let raft = running.borrow_and_update().raft.clone();
+            let mut metrics = raft.server_metrics();
+            loop {
+                {
+                    let metrics = metrics.borrow_watched();
+                    if presumed(&metrics).is_some() && metrics.vote != before {
+                        return;
+                    }
+                }
+                if metrics.changed().await.is_err() {
+                    break;
+                }
+            }
+            // This one has stopped: there will be none before another one runs. The sender lives in this replica.
+            if running.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
     /// Answers a request for its vote, or for what it would vote.
     pub(crate) async fn answer_vote(
         &self,
