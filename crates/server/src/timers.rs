@@ -112,10 +112,10 @@ async fn take_over(ctx: &Context, replica: &Arc<Replica>, of: &mut OfShard) {
         Some(_) | None => of.outdated.insert((agreed, Mono::now())).1,
     };
     if replica.is_leader() {
-        let free = Word { promise: Some(agreed.promise()), ..Word::default() };
+        let is_free = |word: Word| word.promise == Some(agreed.promise()) && !word.holding;
         let mut others = replica.voters().into_iter().filter(|v| *v != ctx.me && replica.answers(*v));
         let has_room = |node| !ctx.gossip.is_disk_full(node);
-        if others.all(|v| replica.word(v) == free)
+        if others.all(|v| is_free(replica.word(v)))
             && let Some(to) = replica.other_fit_voter(has_room)
         {
             tracing::info!(%shard, %to, "giving up the leadership to take other timers over");
