@@ -19,6 +19,11 @@ pub(crate) fn leader_to_pb(l: &RaftLeaderId) -> pb::LeaderId {
     pb::LeaderId { term: l.term, node: l.node_id }
 }
 
+/// As those have it who do not ask openraft.
+pub(crate) fn known_leader_to_pb(l: LeaderId) -> pb::LeaderId {
+    pb::LeaderId { term: l.term, node: l.node.0 }
+}
+
 pub(crate) fn leader_from_pb(l: Option<pb::LeaderId>) -> Decoded<RaftLeaderId> {
     let l = l.ok_or(Malformed("leader id"))?;
     Ok(RaftLeaderId { term: l.term, node_id: l.node })

@@ -3,6 +3,7 @@
 //! Only the last acceptance of each shard is kept while a stream is busy or broken: it says everything that the earlier
 //! ones did. What gets lost costs nothing but time, because the leader's own answer is on its way too.
 
+use crate::codec::known_leader_to_pb;
 use crate::peers::{Class, Peers};
 use futures::{Stream, StreamExt};
 use meridian_proto::internal::v1 as pb;
@@ -132,8 +133,7 @@ fn messages(target: pb::Target, outbox: Arc<Outbox>) -> impl Stream<Item = pb::A
 }
 
 fn acceptance_to_pb(shard: ShardId, id: LogId) -> pb::Acceptance {
-    let leader = Some(pb::LeaderId { term: id.leader.term, node: id.leader.node.0 });
-    pb::Acceptance { shard: shard.0, leader, index: id.index }
+    pb::Acceptance { shard: shard.0, leader: Some(known_leader_to_pb(id.leader)), index: id.index }
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@
 pub(crate) mod answer;
 pub(crate) mod pulse;
 
+use crate::codec::known_leader_to_pb;
 use crate::lease::Moment;
 use crate::peers::{Class, MESSAGE_BYTES_MAX, Peers};
 use crate::raft_types::Raft;
@@ -226,11 +227,10 @@ async fn open(
 fn batch(target: Option<pb::Target>, sending: Sending<Beat>, said: &mut BTreeMap<ShardId, State>) -> pb::BeatBatch {
     let beats = sending.requests.into_iter().map(|(number, (shard, state))| {
         let before = said.insert(shard, state);
-        let leader_to_pb = |leader: LeaderId| pb::LeaderId { term: leader.term, node: leader.node.0 };
         let leader = Some(state.leader).filter(|leader| before.map(|b| b.leader) != Some(*leader));
         let committed = state.committed.filter(|id| before.and_then(|b| b.committed) != Some(*id));
-        let committed = committed.map(|id| pb::LogId { leader: Some(leader_to_pb(id.leader)), index: id.index });
-        pb::HeartBeat { number, shard: shard.0, leader: leader.map(leader_to_pb), committed }
+        let committed = committed.map(|id| pb::LogId { leader: Some(known_leader_to_pb(id.leader)), index: id.index });
+        pb::HeartBeat { number, shard: shard.0, leader: leader.map(known_leader_to_pb), committed }
     });
     pb::BeatBatch { target, beats: beats.collect(), dropped: sending.dropped }
 }

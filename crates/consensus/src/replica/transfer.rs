@@ -4,7 +4,6 @@
 //! everything that it may lack: the end of the log and that vote (see `ballots.rs`). From then on the old leader takes no
 //! part: what it has in flight becomes the successor's, and is committed with the successor's first own entry.
 
-use super::voting::succession;
 use super::{Replica, TRANSFER_LAG_MAX, stopped};
 use crate::ballots::Ballot;
 use crate::codec;
@@ -40,12 +39,16 @@ impl Replica {
         // Bounded: until then nobody is served.
         let barrier = tokio::time::timeout(self.timing().promise(), leadership.sync_barrier());
         barrier.await.map_err(|_| ConsensusError::NotProven)??;
-        let with_ballot = leadership.word(to).takes_ballots && self.tail_of(to).await.is_some();
+        let tail = if leadership.word(to).takes_ballots { self.tail_of(to).await } else { None };
         handover.settle();
         // On its own: whoever asked for the transfer may be gone by now, and there is no way back.
         let this = self.clone();
         let handed = tokio::spawn(async move {
-            if !(with_ballot && this.hand_to(&leadership, to).await?) {
+            let handed = match tail {
+                Some(tail) => this.hand_to(&leadership, to, tail).await?,
+                None => false,
+            };
+            if !handed {
                 // It has to ask for its votes.
                 this.raft().trigger().transfer_leader(to.0).await.map_err(stopped)?;
             }
@@ -75,17 +78,20 @@ impl Replica {
 
     /// Votes for the successor and calls it, with this vote and the end of this log. False: nothing was done, as the log went
     /// on, or this node may not vote.
-    async fn hand_to(&self, leadership: &Leadership, to: NodeId) -> Result<bool, ConsensusError> {
-        let from = self.vote();
+    async fn hand_to(
+        &self,
+        leadership: &Leadership,
+        to: NodeId,
+        tail: AppendEntriesRequest<Raftish>,
+    ) -> Result<bool, ConsensusError> {
+        let from = tail.vote;
         if codec::leader_of(&from.leader_id) != leadership.leader() {
             return Err(self.not_leader());
         }
-        let Some(ahead) = self.tail_of(to).await else { return Ok(false) };
-        let last = ahead.entries.last().map(|e| e.log_id).or(ahead.prev_log_id);
+        let last = tail.entries.last().map(|e| e.log_id).or(tail.prev_log_id);
         let Ok(Some(ballot)) = self.vote_ahead(&from.leader_id, to, last).await else { return Ok(false) };
-        debug_assert_eq!(ballot.leader, succession(&from.leader_id, to));
         let calls = self.voters().into_iter().filter(|v| *v != self.node()).map(|voter| {
-            let tail = (voter == to).then(|| append_to_pb(&ahead, None));
+            let tail = (voter == to).then(|| append_to_pb(&tail, None));
             self.call_successor(voter, from, to, &ballot, tail)
         });
         // Whoever does not hear of it is asked by the successor.

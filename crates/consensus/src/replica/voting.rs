@@ -33,7 +33,7 @@ pub(crate) enum NoVote {
 
 /// The candidacy of `to` that follows at once after this leader: a leader id is (term, node), and who is called stands for
 /// election in the next term.
-pub(super) fn succession(from: &RaftLeaderId, to: NodeId) -> RaftLeaderId {
+fn succession(from: &RaftLeaderId, to: NodeId) -> RaftLeaderId {
     RaftLeaderId { term: from.term.saturating_add(1), node_id: to.0 }
 }
 
